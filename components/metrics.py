@@ -1,0 +1,101 @@
+"""The sink that writes a stage's figures to JSON lines and its progress to the terminal.
+
+The file is the truth; whoever mirrors it (MLflow, a UI) may be away and catch up later.
+"""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from components.contract import Sink
+
+PROGRESS_INTERVAL_S = 2.0
+
+
+class JsonLinesSink(Sink):
+    """Appends `{"at": unix seconds, "step": n, "metrics": {...}}` and `{"at", "progress": {...}}` lines.
+
+    A line is written whole with one call, so a reader never sees half of one but for a kill
+    inside the write itself; readers skip a last line without a newline.
+    """
+
+    def __init__(self, path: Path, stage: str) -> None:
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._stage = stage
+        self._started_at = time.monotonic()
+        self._first_done: int | None = None
+        self._printed_at = -math.inf
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        finite = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
+        self._write({"step": step, "metrics": finite})
+
+    def progress(self, done: int, total: int, unit: str, **figures: float | str) -> None:
+        now = time.monotonic()
+        if self._first_done is None:
+            self._first_done, self._started_at = done, now
+        if now - self._printed_at < PROGRESS_INTERVAL_S and done < total:
+            return
+        self._printed_at = now
+        elapsed_s = now - self._started_at
+        advanced = done - self._first_done
+        left_s = elapsed_s / advanced * (total - done) if advanced > 0 else None
+        self._write(
+            {"progress": {"done": done, "total": total, "unit": unit, "left_s": left_s} | figures}
+        )
+        print(progress_line(self._stage, done, total, unit, left_s, figures), flush=True)
+        if done >= total:
+            self._first_done = None
+
+    def info(self, message: str) -> None:
+        print(f"{self._stage}: {message}", flush=True)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, entry: dict[str, object]) -> None:
+        try:
+            self._file.write(json.dumps({"at": round(time.time(), 3)} | entry) + "\n")
+        except OSError as error:  # a full disk must not end a training run for a figure
+            print(f"{self._stage}: a figure was not written: {error}", file=sys.stderr, flush=True)
+
+
+class QuietSink(Sink):
+    """Takes everything and shows nothing: for ranks above 0."""
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        pass
+
+    def progress(self, done: int, total: int, unit: str, **figures: float | str) -> None:
+        pass
+
+    def info(self, message: str) -> None:
+        pass
+
+
+def progress_line(
+    stage: str,
+    done: int,
+    total: int,
+    unit: str,
+    left_s: float | None,
+    figures: Mapping[str, float | str],
+) -> str:
+    """`pretrain:   40/900 steps   4%  loss_nats 4.21  12m05s left`."""
+    width = len(f"{total:,}")
+    share = done / total if total else 1.0
+    parts = [f"{stage}: {done:>{width},}/{total:,} {unit} {share:4.0%}"]
+    parts += [f"{name} {_short(value)}" for name, value in figures.items()]
+    if left_s is not None and done < total:
+        minutes, seconds = divmod(round(left_s), 60)
+        parts.append(f"{minutes}m{seconds:02d}s left" if minutes else f"{seconds}s left")
+    return "  ".join(parts)
+
+
+def _short(value: float | str) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

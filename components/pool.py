@@ -1,0 +1,56 @@
+"""Work over many processes, results in order.
+
+The order and the content of the results never depend on the number of workers.
+"""
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from components.errors import InfraError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def _single_threaded() -> None:
+    """One process a core already: a library that starts its own threads would only get in the way."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
+        os.environ[name] = "1"
+
+
+def map_ordered(
+    fn: Callable[[Item], Result], items: Iterable[Item], num_workers: int
+) -> Iterator[Result]:
+    """Yield `fn(item)` for each item, in the items' order.
+
+    `fn` and the items must be picklable (a module-level function, or `functools.partial` of one).
+    At most two items a worker are in flight, so memory stays flat however many items there are.
+    One worker runs in this process. An exception of `fn` comes out here; a worker that vanishes
+    (killed, out of memory) raises InfraError.
+    """
+    if num_workers <= 1:
+        yield from map(fn, items)
+        return
+    context = multiprocessing.get_context("forkserver")
+    in_flight: deque[Future[Result]] = deque()
+    with ProcessPoolExecutor(num_workers, mp_context=context, initializer=_single_threaded) as pool:
+        try:
+            for item in items:
+                in_flight.append(pool.submit(fn, item))
+                if len(in_flight) >= 2 * num_workers:
+                    yield in_flight.popleft().result()
+            while in_flight:
+                yield in_flight.popleft().result()
+        except BrokenProcessPool as error:
+            raise InfraError(
+                "a worker process vanished",
+                "often the kernel ended it for memory: see `dmesg`, or set HEADRACE_NUM_WORKERS lower",
+            ) from error
+        finally:
+            for future in in_flight:
+                future.cancel()
