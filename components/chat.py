@@ -1,0 +1,66 @@
+"""ChatML: how a conversation becomes text, and token ids with a mask over the answers.
+
+    <|im_start|>{role}\n{content}<|im_end|>\n        for each message
+    <|im_start|>assistant\n                          where the model is to go on
+
+A marker inside a message's content is never a marker: `encode` takes content as plain text, and
+rendered text, whose reader cannot know, has its `<|` opened to `< |`. Nobody can end a turn or
+begin a system message from within their own.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from components.tokens import IM_END_ID, IM_START_ID
+
+Message = Mapping[str, str]
+"""`role` (system, user or assistant) and `content`."""
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] | replace('<|', '< |')"
+    " + '<|im_end|>\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+"""The same as `render`, for transformers, vLLM and other readers of a tokenizer folder."""
+
+
+def render(messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
+    """The conversation as ChatML text; equals `tokenizer.apply_chat_template(tokenize=False)`."""
+    turns = [
+        f"<|im_start|>{message['role']}\n{message['content'].replace('<|', '< |')}<|im_end|>\n"
+        for message in messages
+    ]
+    return "".join(turns) + ("<|im_start|>assistant\n" if add_generation_prompt else "")
+
+
+def encode(tokenizer: Any, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
+    """Token ids of a conversation, and for each whether it belongs to an answer.
+
+    An answer is an assistant's content and its <|im_end|>; the newline that follows is not. A
+    model trained on the masked tokens alone learns to answer and to stop.
+    """
+    ids: list[int] = []
+    is_response: list[bool] = []
+    for message in messages:
+        head = [IM_START_ID, *encode_text(tokenizer, message["role"] + "\n")]
+        body = [*encode_text(tokenizer, message["content"]), IM_END_ID]
+        tail = encode_text(tokenizer, "\n")
+        ids += head + body + tail
+        answers = message["role"] == "assistant"
+        is_response += [False] * len(head) + [answers] * len(body) + [False] * len(tail)
+    return ids, is_response
+
+
+def encode_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+    """Token ids that end in `<|im_start|>assistant\\n`: the model goes on with its answer."""
+    return [*encode(tokenizer, messages)[0], IM_START_ID, *encode_text(tokenizer, "assistant\n")]
+
+
+def encode_text(tokenizer: Any, text: str) -> list[int]:
+    """Plain text to ids; text that looks like a special token stays text."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True)[
+        "input_ids"
+    ]
+    return ids

@@ -1,0 +1,128 @@
+"""The model: a transformers Llama with grouped-query attention, built, loaded and saved.
+
+Architecture as Yi's (arXiv 2403.04652, Table 1): RMSNorm, SwiGLU, RoPE, GQA, untied embeddings.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+from components.errors import DataError
+from components.tokens import END_OF_TEXT_ID, IM_END_ID, START_OF_TEXT_ID, UNKNOWN_ID
+
+
+def default_device() -> torch.device:
+    """The GPU of this rank if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def llama_config(
+    *,
+    vocab_size: int,
+    hidden_size: int,
+    intermediate_size: int,
+    num_layers: int,
+    num_heads: int,
+    num_kv_heads: int,
+    max_length: int,
+    rope_theta: float,
+    norm_eps: float,
+    initializer_range: float = 0.02,
+) -> LlamaConfig:
+    """Untied embeddings; head size is hidden_size / num_heads; max_length in tokens."""
+    return LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        intermediate_size=intermediate_size,
+        num_hidden_layers=num_layers,
+        num_attention_heads=num_heads,
+        num_key_value_heads=num_kv_heads,
+        max_position_embeddings=max_length,
+        rope_parameters={"rope_type": "default", "rope_theta": rope_theta},
+        rms_norm_eps=norm_eps,
+        initializer_range=initializer_range,
+        tie_word_embeddings=False,
+        bos_token_id=START_OF_TEXT_ID,
+        eos_token_id=END_OF_TEXT_ID,
+    )
+
+
+def build_model(config: LlamaConfig, *, seed: int, attention: str = "sdpa") -> LlamaForCausalLM:
+    """A freshly initialised model in fp32 on the default device; equal for equal seeds.
+
+    `attention` is `sdpa` or `flex` (torch's flex_attention, which skips masked-out blocks).
+    """
+    torch.manual_seed(seed)
+    config._attn_implementation = attention_name(attention)
+    model: Any = LlamaForCausalLM(config)
+    generation: Any = GenerationConfig
+    model.generation_config = generation(
+        bos_token_id=START_OF_TEXT_ID,
+        eos_token_id=[END_OF_TEXT_ID, IM_END_ID],
+        pad_token_id=UNKNOWN_ID,
+    )
+    built: LlamaForCausalLM = model.to(default_device())
+    return built
+
+
+def attention_name(attention: str) -> str:
+    """Our name of an attention implementation to transformers' one."""
+    return {"sdpa": "sdpa", "flex": "flex_attention"}[attention]
+
+
+def load_model(folder: Path, *, attention: str = "sdpa") -> LlamaForCausalLM:
+    """A saved model in fp32 on the default device, in evaluation mode.
+
+    Raises DataError if the folder holds no whole model.
+    """
+    try:
+        model: Any = LlamaForCausalLM.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            attn_implementation=attention_name(attention),
+            use_safetensors=True,
+            local_files_only=True,
+        )
+    except (OSError, ValueError, json.JSONDecodeError) as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"{folder}: not a whole model ({first_line})",
+            "restore it with `dvc checkout`, or run the stage that wrote it again",
+        ) from error
+    loaded: LlamaForCausalLM = model.to(default_device()).eval()
+    return loaded
+
+
+def save_model(model: Any, tokenizer_folder: Path, folder: Path) -> None:
+    """A transformers folder with the tokenizer inside: `from_pretrained` needs nothing else."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder, safe_serialization=True)
+    for path in sorted(tokenizer_folder.iterdir()):
+        if path.name.startswith(("tokenizer", "special_tokens", "chat_template")):
+            shutil.copyfile(path, folder / path.name)
+
+
+def num_parameters(model: torch.nn.Module, *, embeddings: bool = True) -> int:
+    """Number of weights; without `embeddings` the input table is left out (it costs no FLOPs)."""
+    return sum(
+        weight.numel()
+        for name, weight in model.named_parameters()
+        if embeddings or not name.endswith("embed_tokens.weight")
+    )
+
+
+def flops_per_token(model: LlamaForCausalLM, row_length: int) -> float:
+    """Forward and backward FLOPs for one token in a row of `row_length`.
+
+    6 for each weight that multiplies (all but the input table) and 12 * layers * width * length / 2
+    for causal attention (PaLM, arXiv 2204.02311, appendix B, halved for the causal mask).
+    """
+    config = model.config
+    head_size = config.hidden_size // config.num_attention_heads
+    width = config.num_attention_heads * head_size
+    attention = 6 * config.num_hidden_layers * width * row_length
+    return 6 * num_parameters(model, embeddings=False) + attention
