@@ -1,0 +1,69 @@
+"""Rated responses: which questions are asked, what is answered, how it is rated."""
+
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from components.ingest.candidates import candidates
+from components.ingest.crowd import Rater
+from components.schemas import RATED_RESPONSES, content_id
+
+
+@dataclass(frozen=True, order=True)
+class Prompt:
+    """A question with its right answer and another one. Ordered by id, which is a hash."""
+
+    id: str
+    document_id: str
+    question: str
+    answer: str
+    other_answer: str
+
+
+def choose_prompts(conversations: Iterable[pa.Table], num_prompts: int) -> list[Prompt]:
+    """The `num_prompts` of smallest id among the conversations that have another answer, sorted.
+
+    An id is a hash, so this is a random sample that depends on content alone; only the chosen ones
+    are in memory.
+    """
+    return heapq.nsmallest(
+        num_prompts, (prompt for table in conversations for prompt in _prompts(table))
+    )
+
+
+def _prompts(table: pa.Table) -> Iterable[Prompt]:
+    for row in table.to_pylist():
+        if row["other_answer"]:
+            question, answer = (message["content"] for message in row["messages"])
+            yield Prompt(
+                content_id("prompt", row["id"]),
+                row["document_id"],
+                question,
+                answer,
+                row["other_answer"],
+            )
+
+
+def rate(prompts: Sequence[Prompt], rater: Rater, words: Mapping[str, Sequence[str]]) -> pa.Table:
+    """RATED_RESPONSES rows: the candidates of each prompt side by side, in the prompts' order."""
+    rows = []
+    for prompt in prompts:
+        for candidate in candidates(prompt.id, prompt.answer, prompt.other_answer, words):
+            rating = rater.rate(prompt.question, candidate)
+            rows.append(
+                {
+                    "id": content_id(prompt.id, candidate.kind, candidate.response),
+                    "prompt_id": prompt.id,
+                    "document_id": prompt.document_id,
+                    "prompt": prompt.question,
+                    "response": candidate.response,
+                    "candidate": candidate.kind,
+                    "prior": rating.prior,
+                    "votes": rating.votes,
+                    "rater": rater.name,
+                    "synthetic": True,
+                }
+            )
+    return pa.Table.from_pylist(rows, schema=RATED_RESPONSES)

@@ -1,0 +1,80 @@
+"""From a source in params.yaml to files on this machine, each with its digest."""
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.errors import DataError
+from components.ingest import api_models
+from components.ingest.params import SourceParams
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of a source, readable here."""
+
+    path: Path
+    name: str
+    """What it is called in rows, manifest and messages: the same on every machine."""
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A source whose files are all here."""
+
+    files: tuple[SourceFile, ...]
+    """Sorted by name; never empty."""
+    digest: str
+    """Of one file: its SHA-256. Of several: the SHA-256 of what `sha256sum` prints for them."""
+
+
+def fetch(source: SourceParams, cache: Path, num_workers: int) -> Fetched:
+    """Bring a source's files here and verify them.
+
+    What is downloaded goes to `cache`, once. Raises UserError or DataError, naming source and file,
+    for what is missing, empty or of another digest; InfraError if the network fails.
+    """
+    match source.kind:
+        case "botocore":
+            files = _api_model_files(source)
+            pinned = files
+    if not files:
+        raise DataError(
+            f"source {source.name}: {source.location} matches no file", "correct its location"
+        )
+    digest = digest_of(pinned, num_workers)
+    if source.sha256 is not None and source.sha256 != digest:
+        raise DataError(
+            f"source {source.name}: sha256 of {source.location} is {digest}, not {source.sha256}",
+            "fetch it again, or correct sha256 if the new content is meant",
+        )
+    return Fetched(tuple(files), digest)
+
+
+def digest_of(files: Sequence[SourceFile], num_workers: int) -> str:
+    """The SHA-256 of one file, or of the `<sha256>  <name>` lines of several."""
+    with ThreadPoolExecutor(num_workers) as pool:  # hashing leaves the interpreter lock
+        digests = list(pool.map(file_sha256, (file.path for file in files)))
+    if len(digests) == 1:
+        return digests[0]
+    lines = "".join(f"{digest}  {file.name}\n" for digest, file in zip(digests, files, strict=True))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _api_model_files(source: SourceParams) -> list[SourceFile]:
+    data = api_models.data_folder(source.location)
+    return [
+        SourceFile(
+            path, f"{source.location}/{path.relative_to(data).as_posix()}", path.stat().st_size
+        )
+        for path in api_models.model_files(data)
+    ]
