@@ -30,7 +30,9 @@ class JsonLinesSink(Sink):
         self._printed_at = -math.inf
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        finite = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
+        finite = {
+            name: value if math.isfinite(value) else str(value) for name, value in values.items()
+        }
         self._write({"step": step, "metrics": finite})
 
     def progress(self, done: int, total: int, unit: str, **figures: float | str) -> None:

@@ -51,7 +51,10 @@ RATED_RESPONSES = pa.schema(
         ("document_id", pa.string()),
         ("prompt", pa.string()),
         ("response", pa.string()),
-        ("candidate", pa.string()),  # how the response was made: right, other_operation, cut_off, ...
+        (
+            "candidate",
+            pa.string(),
+        ),  # how the response was made: right, other_operation, cut_off, ...
         ("prior", pa.list_(pa.float64(), NUM_CATEGORIES)),  # sums to 1
         ("votes", pa.list_(pa.int8())),  # one category 0..5 for each persona, in the raters' order
         ("rater", pa.string()),  # `simulated crowd (synthetic)`, or the endpoint's model

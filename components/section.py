@@ -1,6 +1,14 @@
-"""The parent of every section of params.yaml: typed, closed and immutable."""
+"""The parent of every section of params.yaml, and how a YAML file becomes one."""
 
-from pydantic import BaseModel, ConfigDict
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from components.errors import UserError
 
 
 class Section(BaseModel):
@@ -10,3 +18,36 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+def read_yaml(path: Path) -> Any:
+    """A YAML 1.2 file, read as DVC reads it (PyYAML would read `6e-4` as text and `on` as True)."""
+    try:
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: missing", "run from the project's root folder") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{path}{line}: not YAML: {problem}") from error
+
+
+def explain(error: ValidationError) -> list[str]:
+    """One line for each fault: the key, what is wrong, and the value given."""
+    lines = []
+    for fault in error.errors():
+        key = ".".join(str(part) for part in fault["loc"]) or "(the whole file)"
+        message = fault["msg"].removeprefix("Value error, ")
+        match fault["type"]:
+            case "extra_forbidden":
+                lines.append(f"{key}: unknown key; remove it or mend its spelling")
+            case "missing":
+                lines.append(f"{key}: missing; every key is written out, there are no defaults")
+            case "value_error":
+                lines.append(f"{key}: {message}")
+            case _:
+                lines.append(
+                    f"{key}: {message}, got {json.dumps(fault['input'], default=str)[:80]}"
+                )
+    return lines

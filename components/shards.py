@@ -45,9 +45,7 @@ def write_shards(
         while rest.num_rows:
             if writer is None:
                 writer = _writer(folder / shard_name(index), schema)
-            take = min(
-                rest.num_rows, rows_per_shard - rows_in_shard, ROWS_PER_GROUP - pending_rows
-            )
+            take = min(rest.num_rows, rows_per_shard - rows_in_shard, ROWS_PER_GROUP - pending_rows)
             pending.append(rest.slice(0, take))
             pending_rows += take
             rest = rest.slice(take)

@@ -1,0 +1,59 @@
+"""The twin of params.yaml: every section's type, and the rules that hold between sections.
+
+Imports nothing heavier than pydantic, so a worker validates everything in milliseconds.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from components.clean.params import CleanParams
+from components.dedup.params import DedupParams
+from components.dpo.params import DpoParams
+from components.errors import UserError
+from components.evaluate.params import EvaluateParams
+from components.ingest.params import IngestParams
+from components.pretrain.params import PretrainParams
+from components.quantize.params import QuantizeParams
+from components.reward_model.params import RewardModelParams
+from components.section import Section, explain, read_yaml
+from components.sft.params import SftParams
+from components.tokenize.params import TokenizeParams
+
+
+class Params(Section):
+    seed: int = Field(ge=0, lt=2**31, description="every random choice of every stage")
+    ingest: IngestParams
+    clean: CleanParams
+    dedup: DedupParams
+    tokenize: TokenizeParams
+    pretrain: PretrainParams
+    sft: SftParams
+    reward_model: RewardModelParams
+    dpo: DpoParams
+    quantize: QuantizeParams
+    evaluate: EvaluateParams
+
+
+PARAMS_OF: dict[str, type[Section]] = {
+    name: field.annotation
+    for name, field in Params.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+}
+"""Each stage's section type, by the stage's name."""
+
+
+def load_params(path: Path) -> Params:
+    """params.yaml, typed. Raises UserError with one line for every wrong key or value."""
+    return parse_params(read_yaml(path), path.name)
+
+
+def parse_params(values: Any, name: str) -> Params:
+    """`values` as read from YAML; `name` is the file's, for messages."""
+    try:
+        # Through JSON: strict there still lets a list become a tuple, which YAML has no word for.
+        return Params.model_validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        raise UserError("\n".join(f"{name}: {line}" for line in explain(error))) from error

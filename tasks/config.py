@@ -1,0 +1,99 @@
+"""This machine (HEADRACE_* variables) and where and how fast a stage runs (k8s/resources.yaml).
+
+Neither may change a result, so neither is part of a stage's key.
+"""
+
+import json
+import os
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from components.errors import UserError
+from components.section import Section, explain, read_yaml
+
+
+class Settings(BaseSettings):
+    """Read from HEADRACE_<NAME>."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_", extra="ignore", frozen=True)
+
+    launcher: Literal["local"] = Field("local", description="where stages run")
+    num_workers: int = Field(
+        default_factory=lambda: len(os.sched_getaffinity(0)),
+        ge=1,
+        description="processes or threads of a stage; never changes a result",
+    )
+    grace_s: float = Field(60, gt=0, description="from SIGTERM to SIGKILL, for a last checkpoint")
+
+
+class StageResources(Section):
+    num_ranks: int = Field(ge=1, le=4096, description="processes of a training stage")
+
+
+class Resources(Section):
+    default: StageResources
+    stages: dict[str, StageResources]
+
+    def of(self, stage: str) -> StageResources:
+        return self.stages.get(stage, self.default)
+
+
+def load_settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [
+            f"HEADRACE_{line.upper().split(':')[0]}:{line.split(':', 1)[1]}"
+            for line in explain(error)
+        ]
+        raise UserError("\n".join(lines)) from error
+
+
+def load_resources(root: Path) -> Resources:
+    path = root / "k8s" / "resources.yaml"
+    try:
+        return Resources.model_validate_json(json.dumps(read_yaml(path)))
+    except ValidationError as error:
+        raise UserError(
+            "\n".join(f"k8s/resources.yaml: {line}" for line in explain(error))
+        ) from error
+
+
+def home_root(root: Path) -> Path:
+    """The project a workspace belongs to: DVC runs experiments in temporary copies below `.dvc/tmp`."""
+    parts = root.resolve().parts
+    for index in range(len(parts) - 2):
+        if parts[index : index + 3] == (".dvc", "tmp", "exps"):
+            return Path(*parts[:index])
+    return root.resolve()
+
+
+def artifact_location(root: Path) -> str | None:
+    """Where a new MLflow experiment keeps its files: beside the default database; else the server decides."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    return (home_root(root) / "mlruns").as_uri() if uri.startswith("sqlite:") else None
+
+
+def set_environment_defaults(environ: MutableMapping[str, str], root: Path) -> None:
+    """Keep every tool's state inside the project and its telemetry off, unless the user says otherwise."""
+    state = home_root(root) / ".headrace"
+    defaults = {
+        "PREFECT_HOME": str(state / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_CLI_COLORS": "false",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{home_root(root) / 'mlflow.db'}",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "1",
+        "GX_ANALYTICS_ENABLED": "false",
+        "DVC_NO_ANALYTICS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "true",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }
+    for name, value in defaults.items():
+        environ.setdefault(name, value)
+    state.mkdir(exist_ok=True)  # Prefect makes its own folder, but no parents

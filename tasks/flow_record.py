@@ -1,0 +1,107 @@
+"""`runs/flows/<id>.json`: what a flow run did, on disk before MLflow or anyone else hears of it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.errors import StageError
+from tasks import outcome
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+
+
+@dataclass
+class FlowRecord:
+    id: str
+    stages: list[str]
+    started_at: float
+    git_commit: str
+    pid: int
+    """The flow's process: a record without an end whose process is gone was killed."""
+    states: dict[str, dict[str, str]] = field(default_factory=dict)
+    """`name`, `message` and error `kind` of each stage's last state, once known."""
+    ended_at: float | None = None
+    state: str = "RUNNING"
+
+    def take(self, states: "Mapping[str, State]") -> None:
+        """Keep Prefect's final states."""
+        for name, state in states.items():
+            kind = "ok"
+            if not state.is_completed():
+                error = state.result(raise_on_failure=False) if state.is_failed() else None
+                kind = error.kind if isinstance(error, StageError) else StageError.kind
+            self.states[name] = {
+                "name": state.name or "",
+                "message": state.message or "",
+                "kind": kind,
+            }
+        if any(state["kind"] != "ok" for state in self.states.values()):
+            self.state = "FAILED"
+
+
+@contextmanager
+def recorded(root: Path, flow_run: str, stages: list[str]) -> Iterator[FlowRecord]:
+    """Keep the record on disk while the body runs, with a process beside it that mirrors to MLflow."""
+    record = FlowRecord(flow_run, stages, time.time(), git_commit(root), os.getpid())
+    path = root / "runs" / "flows" / f"{flow_run}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    outcome.write_json(path, vars(record))
+    start_mirror(root, flow_run)  # it sees the end in the record, sends what is left, and goes
+    try:
+        yield record
+        if record.state == "RUNNING":
+            record.state = "FINISHED"
+    except BaseException:
+        record.state = "FAILED"
+        raise
+    finally:
+        record.ended_at = time.time()
+        outcome.write_json(path, vars(record))
+
+
+def read(root: Path, flow_run: str) -> FlowRecord | None:
+    """The record of a flow run; None if it wrote none."""
+    try:
+        text = (root / "runs" / "flows" / f"{flow_run}.json").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    return FlowRecord(**json.loads(text))
+
+
+def start_mirror(root: Path, flow_run: str = "") -> subprocess.Popen[bytes]:
+    """Start `python -m tasks.tracking` beside us; it outlives us by the time it needs to finish."""
+    (root / "runs").mkdir(exist_ok=True)
+    with (root / "runs" / "mirror.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tasks.tracking", *(["--follow", flow_run] if flow_run else [])],
+            cwd=root,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def git_commit(root: Path) -> str:
+    """The commit, with `-dirty` if tracked files differ from it; `unknown` outside git."""
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        dirty = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{commit}-dirty" if dirty else commit
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=root, capture_output=True, text=True, check=True, timeout=30
+    )
+    return done.stdout.strip()

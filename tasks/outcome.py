@@ -1,0 +1,62 @@
+"""How an attempt ended, as a small file that outlives every process.
+
+`dvc repro` exits with 255 whatever the stage exited with, so the exit code alone tells nothing.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from components.errors import ERROR_OF_KIND, StageError
+
+NAME = "outcome.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    stage: str
+    key: str
+    kind: str
+    """`ok`, or the kind of `components.errors`."""
+    exit_code: int
+    message: str
+    hint: str
+    node: str
+    attempt: int
+    started_at: float
+    """Unix seconds."""
+    elapsed_s: float
+    peak_memory_gib: float
+    """Of the pod and all its children together, sampled; 0 if it ended too fast to see."""
+
+    @property
+    def ok(self) -> bool:
+        return self.kind == "ok"
+
+    def error(self) -> StageError:
+        """The typed error to raise for an outcome that is not ok."""
+        return ERROR_OF_KIND.get(self.kind, StageError)(self.message, self.hint)
+
+
+def write(run_dir: Path, outcome: Outcome) -> None:
+    write_json(run_dir / NAME, asdict(outcome))
+
+
+def read(run_dir: Path) -> Outcome | None:
+    """None if there is none, or none that is whole."""
+    try:
+        return Outcome(**json.loads((run_dir / NAME).read_text(encoding="utf-8")))
+    except (FileNotFoundError, json.JSONDecodeError, TypeError):
+        return None
+
+
+def write_json(path: Path, value: object) -> None:
+    """Whole or not at all: a reader never sees half of it, not even after a power cut."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    with part.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1, sort_keys=True, ensure_ascii=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

@@ -1,0 +1,117 @@
+"""`python -m tasks.pod STAGE RUN_DIR`: what runs where the work is, on a laptop or in a container.
+
+Knows the stage and its folders, and neither Prefect nor DVC nor Kubernetes.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from types import FrameType
+
+from components.contract import STAGES, Sink, StageIO
+from components.errors import BUG_EXIT_CODE, InfraError, StageError
+from components.metrics import JsonLinesSink, QuietSink
+from components.train import stop
+from tasks import outcome
+from tasks.outcome import Outcome
+from tasks.process import die_with_parent
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tasks.pod", description=__doc__)
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("run_dir", type=Path)
+    arguments = parser.parse_args()
+    if "HEADRACE_LAUNCH_PID" in os.environ and "RANK" not in os.environ:
+        die_with_parent(int(os.environ["HEADRACE_LAUNCH_PID"]))
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    rank = int(os.environ.get("RANK", "0"))
+    stage, run_dir = arguments.stage, arguments.run_dir
+    request = json.loads((run_dir / "request.json").read_text(encoding="utf-8"))
+    started_at, started = time.time(), time.monotonic()
+    kind, code, message, hint = "ok", 0, "", ""
+    try:
+        run_stage(stage, run_dir, request, rank)
+    except StageError as error:
+        kind, code, message, hint = error.kind, error.exit_code, error.message, error.hint
+    except MemoryError:
+        kind, code = "user", 64
+        message, hint = f"{stage} ran out of memory", "make the model or the batch smaller"
+    except Exception as error:  # noqa: BLE001  the one place: whatever nobody expected is a bug
+        traceback.print_exc()
+        kind, code = _kind_of(error)
+        message = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        hint = f"the trace is in {run_dir / 'log.txt'}"
+    if rank == 0 or code:
+        outcome.write(
+            run_dir,
+            Outcome(
+                stage, request["key"], kind, code, message, hint, os.uname().nodename,
+                request["attempt"], started_at, time.monotonic() - started, 0.0,
+            ),
+        )  # fmt: skip
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code
+
+
+def _kind_of(error: Exception) -> tuple[str, int]:
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, without importing torch for it
+        return "user", 64
+    if isinstance(error, OSError) and error.errno in (
+        28,
+        122,
+        5,
+        30,
+    ):  # full, quota, I/O, read-only
+        return "infra", 75
+    return "bug", BUG_EXIT_CODE
+
+
+def run_stage(stage: str, run_dir: Path, request: dict[str, object], rank: int) -> None:
+    """Run one stage, check its contract and write its report. Rank 0 alone writes for people."""
+    from components.params import PARAMS_OF
+
+    module = importlib.import_module(f"components.{stage}.stage")
+    values = request["params"]
+    assert isinstance(values, dict)
+    params = PARAMS_OF[stage].model_validate_json(json.dumps(values[stage]))
+    root = Path.cwd()
+    io = StageIO(
+        inputs={name: root / "artifacts" / name for name in request["inputs"]},  # type: ignore[attr-defined]
+        out=run_dir / "out",
+        work=run_dir / "work",
+        reports=run_dir / "reports",
+        seed=int(values["seed"]),
+        num_workers=int(request["num_workers"]),  # type: ignore[call-overload]
+    )
+    sink: Sink = JsonLinesSink(run_dir / "metrics.jsonl", stage) if rank == 0 else QuietSink()
+    started = time.monotonic()
+    report = module.run(params, io, sink)
+    if rank:
+        return
+    report["elapsed_s"] = round(time.monotonic() - started, 2)
+    contract = Path(module.__file__).parent / "contract.yaml"
+    if contract.exists():
+        from components.gates.check import check_contract
+
+        sink.info("checking what it publishes against its contract")
+        report["contract"] = check_contract(contract, io.out, report, io.reports / "contract.html")
+    outcome.write_json(run_dir / "report.json", report)
+
+
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    """A training loop checkpoints and stops by itself; anything else stops here."""
+    stop.request()
+    if not stop.is_watched():
+        raise InfraError("stopped by SIGTERM", "run it again")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

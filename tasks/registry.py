@@ -1,0 +1,223 @@
+"""The MLflow registry: a version of `headrace` for every evaluated model, and answers from it.
+
+python -m tasks.registry register
+python -m tasks.registry generate models:/headrace/1 "What does the operation ... do?"
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from components.contract import Json
+from components.errors import DataError, InfraError, StageError
+from tasks import config, outcome
+from tasks.flow_record import git_commit
+from tasks.key import digest_tree
+from tasks.launch import prepare
+from tasks.publish import publish_tree
+from tasks.tracking import EXPERIMENT, flatten
+
+MODEL_NAME = "headrace"
+WEIGHTS = {"model": "artifacts/dpo/model", "quantized": "artifacts/quantize/model"}
+TRIAL_PROMPT = "What does the operation CreateBucket do?"
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version in the registry, and the proof that it loads from there alone."""
+
+    uri: str
+    version: str
+    key: str
+    """The key of the evaluation: params, data and code of everything before it."""
+    trial_prompt: str
+    trial_answer: str
+
+
+def register(root: Path) -> tuple[Registered, bool]:
+    """Register the evaluated model unless its version exists; say which it is and whether it is new.
+
+    The version is found again by the evaluation's key, so doing it twice, or after a kill in
+    between, gives one version. Raises InfraError if MLflow does not answer.
+    """
+    key = prepare(root, "evaluate").run.key
+    note = root / "runs" / "registry" / f"{key}.json"
+    if note.exists():
+        return Registered(**json.loads(note.read_text(encoding="utf-8"))), False
+    from mlflow.exceptions import MlflowException
+
+    try:
+        version = _find_version(key) or _create_version(root, key)
+        uri = f"models:/{MODEL_NAME}/{version}"
+        answer = generate(uri, [TRIAL_PROMPT])[0]
+    except (MlflowException, OSError) as error:
+        raise InfraError(
+            f"the registry did not take the model: {str(error).splitlines()[0][:300]}",
+            "the model is safe in artifacts/; `headrace run` registers it when MLflow answers",
+        ) from error
+    registered = Registered(uri, version, key, TRIAL_PROMPT, answer)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    outcome.write_json(note, asdict(registered))
+    return registered, True
+
+
+def _find_version(key: str) -> str | None:
+    from mlflow import MlflowClient
+
+    found = MlflowClient().search_model_versions(
+        f"name = '{MODEL_NAME}' and tags.`headrace.stage_key` = '{key}'"
+    )
+    return str(found[0].version) if found else None
+
+
+def _create_version(root: Path, key: str) -> str:
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+
+    signature = ModelSignature(
+        Schema([ColSpec("string")]),
+        Schema([ColSpec("string")]),
+        ParamSchema(
+            [
+                ParamSpec("max_new_tokens", "long", 128),
+                ParamSpec("temperature", "double", 0.0),
+                ParamSpec("weights", "string", "model"),
+            ]
+        ),
+    )
+    if mlflow.get_experiment_by_name(EXPERIMENT) is None:
+        mlflow.create_experiment(EXPERIMENT, config.artifact_location(root))
+    mlflow.set_experiment(EXPERIMENT)
+    results = json.loads((root / "reports" / "evaluate.json").read_text(encoding="utf-8"))
+    metrics = {name: v for name, v in flatten(results).items() if isinstance(v, int | float)}
+    tags = version_tags(root, key)
+    with tempfile.TemporaryDirectory(dir=root / "runs") as folder:
+        # MLflow names an artifact by its folder's last part, and both are called `model`.
+        staged = {name: Path(folder) / name for name in WEIGHTS}
+        for name, path in WEIGHTS.items():
+            publish_tree(root / path, staged[name])
+        with mlflow.start_run(
+            run_name=f"register {key}", tags={"headrace.kind": "register"} | tags
+        ):
+            mlflow.log_metrics({name: float(value) for name, value in metrics.items()})
+            for page in ("results.md", "results.png", "samples.md"):
+                if (root / "artifacts" / "evaluate" / page).exists():
+                    mlflow.log_artifact(str(root / "artifacts" / "evaluate" / page))
+            info = mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(Path(__file__).parent / "served_model.py"),
+                artifacts={name: str(path) for name, path in staged.items()},
+                signature=signature,
+                pip_requirements=_requirements(
+                    "transformers", "torch", "compressed-tensors", "mlflow"
+                ),
+            )
+        # Tags go in with the version, so that no version is ever seen without its key.
+        version = mlflow.MlflowClient().create_model_version(
+            _ensure_name(),
+            info.model_uri,
+            run_id=info.run_id,
+            tags=tags | {f"metric.{name}": f"{value:.6g}" for name, value in metrics.items()},
+            model_id=info.model_id,
+        )
+    return str(version.version)
+
+
+def _ensure_name() -> str:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        MlflowClient().create_registered_model(
+            MODEL_NAME,
+            description="Models that came out of the pipeline; one version an evaluation.",
+        )
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    return MODEL_NAME
+
+
+def version_tags(root: Path, key: str) -> dict[str, str]:
+    """What joins a version to its origin: commit, keys, and digests of weights and data."""
+    from components.section import read_yaml
+
+    lock = (
+        (read_yaml(root / "dvc.lock") or {}).get("stages", {})
+        if (root / "dvc.lock").exists()
+        else {}
+    )
+    tags = {
+        "headrace.stage_key": key,
+        "headrace.git_commit": git_commit(root),
+        "headrace.weights_sha256": digest_tree(root / WEIGHTS["model"]),
+        "headrace.quantized_sha256": digest_tree(root / WEIGHTS["quantized"]),
+    }
+    for stage, entry in lock.items():
+        for out in entry.get("outs", []):
+            if out["path"].startswith("artifacts/"):
+                tags[f"headrace.data.{stage}"] = out.get("md5", "")
+    return tags
+
+
+def _requirements(*names: str) -> list[str]:
+    from importlib.metadata import version
+
+    return [f"{name}=={version(name)}" for name in names]
+
+
+def generate(uri: str, prompts: list[str], **params: Any) -> list[str]:
+    """Answers of a registered version, loaded from the registry and nowhere else."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        model = mlflow.pyfunc.load_model(uri)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            raise DataError(f"{uri}: no such version", "`headrace models` lists them") from error
+        raise
+    answers: Json = model.predict(prompts, params=params)
+    return [str(answer) for answer in answers]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tasks.registry",
+        description="Register the evaluated model; ask a registered one.",
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("register", help="register the evaluated model, once")
+    ask = verbs.add_parser("generate", help="print a registered model's answer")
+    ask.add_argument("uri", help="models:/headrace/<n>")
+    ask.add_argument("prompt")
+    ask.add_argument("--max-new-tokens", type=int, default=128)
+    ask.add_argument("--temperature", type=float, default=0.0)
+    ask.add_argument("--weights", choices=tuple(WEIGHTS), default="model")
+    arguments = parser.parse_args()
+    config.set_environment_defaults(os.environ, Path.cwd())
+    try:
+        if arguments.verb == "register":
+            registered, new = register(Path.cwd())
+            print(f"{registered.uri} {'registered' if new else 'is there already'}")
+        else:
+            how = {
+                "max_new_tokens": arguments.max_new_tokens,
+                "temperature": arguments.temperature,
+                "weights": arguments.weights,
+            }
+            print(generate(arguments.uri, [arguments.prompt], **how)[0])
+    except StageError as error:
+        print(f"{error.kind} error: {error.message}\n{error.hint}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""The one Prefect task: reproduce a stage, retry what a retry can mend, and say what happened."""
+
+from pathlib import Path
+
+from prefect import task
+from prefect.client.schemas.objects import State
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
+from prefect.tasks import exponential_backoff
+
+from components.errors import InfraError, NodeUnhealthy, StageError
+from tasks.dvc import reproduce
+
+NUM_RETRIES = 2
+BACKOFF_S = 5
+UNCHANGED = "nothing that it depends on has changed"
+
+
+async def worth_retrying(task: object, task_run: object, state: State) -> bool:
+    """Only the node's and the infrastructure's failures; a user's or the data's stays as it is."""
+    error = await state.aresult(raise_on_failure=False)
+    return isinstance(error, NodeUnhealthy | InfraError)
+
+
+@task(
+    name="stage",
+    task_run_name="{stage}",
+    retries=NUM_RETRIES,
+    retry_delay_seconds=exponential_backoff(BACKOFF_S),
+    retry_condition_fn=worth_retrying,
+    persist_result=False,
+)
+def run_stage(
+    stage: str, root: str, *, unchanged: bool = False, force: bool = False, pull: bool = False
+) -> State:
+    """Completed, Cached (DVC found nothing changed), Restored (from DVC's cache), or Failed.
+
+    A failure is returned, not raised, so that the log has one line and no trace for what a person
+    must mend; its data is the typed error.
+    """
+    if unchanged and not force:
+        return Completed(name="Cached", message=UNCHANGED)
+    try:
+        done = reproduce(Path(root), stage, str(flow_run.id or ""), force=force, pull=pull)
+    except StageError as error:
+        return Failed(
+            message=f"{error.kind} error: {error.message} {error.hint}".strip(), data=error
+        )
+    if done.action == "cached":
+        return Completed(name="Cached", message=UNCHANGED)
+    if done.action == "restored":
+        return Completed(name="Restored", message="DVC restored the output of an earlier run")
+    assert done.outcome is not None
+    took = f"{done.outcome.elapsed_s:.0f} s, {done.outcome.peak_memory_gib:.1f} GiB"
+    return Completed(message=f"{took}, key {done.outcome.key}")
+
+
+@task(name="register", task_run_name="register", persist_result=False)
+def register_model(root: str) -> State:
+    """Put the evaluated model into the registry, once; MLflow being away fails nothing."""
+    from tasks.registry import register
+
+    try:
+        registered, new = register(Path(root))
+    except InfraError as error:
+        get_run_logger().warning("%s; %s", error.message, error.hint)
+        return Completed(name="Postponed", message=error.message)
+    if new:
+        return Completed(message=f"{registered.uri} registered")
+    return Completed(name="Cached", message=f"{registered.uri} is there already")

@@ -1,0 +1,267 @@
+"""The chain from flow to pod, with real DVC, Prefect, MLflow and processes, on a toy project."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.integration.tasks import toy
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy project that has run once."""
+    folder = toy.build(tmp_path_factory.mktemp("toy"))
+    toy.dvc(folder, "repro")
+    toy.commit(folder, "Record the first run")
+    return folder
+
+
+@pytest.fixture
+def project(template: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "project"
+    subprocess.run(["cp", "-a", str(template), str(folder)], check=True)
+    return folder
+
+
+def outcome(project: Path, stage: str) -> dict[str, object]:
+    key = json.loads((project / "runs" / stage / "latest.json").read_text())["key"]
+    return json.loads((project / "runs" / stage / key / "outcome.json").read_text())
+
+
+def flow(project: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return toy.run(
+        project, sys.executable, "-m", "tasks.cli", "run", *arguments, check=False, **variables
+    )
+
+
+def test_repro_with_nothing_changed_runs_no_stage(project: Path) -> None:
+    assert "Running stage" not in toy.dvc(project, "repro").stdout
+
+
+def test_a_changed_param_reruns_its_stage_and_what_follows_and_nothing_before(
+    project: Path,
+) -> None:
+    toy.set_param(project, "left", text="L")
+    said = toy.dvc(project, "repro").stdout
+    assert [stage for stage in toy.STAGES if f"Running stage '{stage}'" in said] == ["left", "join"]
+    assert toy.text_of(project, "join") == "sLsrj"
+
+
+def test_params_diff_and_metrics_diff_see_the_change(project: Path) -> None:
+    toy.set_param(project, "left", text="longer")
+    toy.dvc(project, "repro")
+    params = json.loads(toy.dvc(project, "params", "diff", "--json").stdout)
+    assert params["params.yaml"]["left.text"] == {"old": "l", "new": "longer"}
+    metrics = json.loads(toy.dvc(project, "metrics", "diff", "--json").stdout)
+    assert metrics["reports/join.json"]["num_characters"] == {"old": 4, "new": 9, "diff": 5}
+
+
+def test_an_experiment_runs_with_its_own_params_and_leaves_the_workspace_alone(
+    project: Path,
+) -> None:
+    toy.dvc(project, "exp", "run", "--temp", "-n", "other", "-S", "left.text=E")
+    assert toy.text_of(project, "join") == "slsrj"
+    shown = toy.dvc(project, "exp", "show", "--json").stdout
+    assert '"other"' in shown
+    toy.dvc(project, "exp", "apply", "other")
+    assert toy.text_of(project, "join") == "sEsrj"
+
+
+def test_a_clean_clone_with_a_remote_restores_without_running_a_stage(
+    project: Path, tmp_path: Path
+) -> None:
+    toy.dvc(project, "remote", "add", "-d", "store", str(tmp_path / "store"))
+    toy.commit(project, "Add a remote")
+    toy.dvc(project, "push", "--run-cache")
+    for name, command in (("pulled", ("pull",)), ("reproduced", ("repro", "--pull"))):
+        clone = tmp_path / name
+        toy.run(tmp_path, "git", "clone", "-q", str(project), str(clone))
+        said = toy.dvc(clone, *command).stdout
+        assert "Running stage" not in said
+        assert toy.text_of(clone, "join") == "slsrj"
+        assert "Running stage" not in toy.dvc(clone, "repro").stdout
+
+
+@pytest.mark.parametrize(
+    ("fate", "kind", "exit_code"),
+    [("user", "user", 64), ("data", "data", 65), ("bug", "bug", 70), ("killed", "infra", 75)],
+)
+def test_a_failure_keeps_its_kind_and_the_last_good_artifacts(
+    project: Path, fate: str, kind: str, exit_code: int
+) -> None:
+    lock = (project / "dvc.lock").read_bytes()
+    toy.set_param(project, "left", fate=fate)
+    done = toy.dvc(project, "repro", check=False)
+    assert done.returncode == 255
+    assert f"left: {kind} error:" in done.stdout
+    assert (outcome(project, "left")["kind"], outcome(project, "left")["exit_code"]) == (
+        kind,
+        exit_code,
+    )
+    assert (toy.text_of(project, "left"), toy.text_of(project, "join")) == ("sl", "slsrj")
+    assert (project / "reports" / "left.json").exists()
+    assert (project / "dvc.lock").read_bytes() == lock
+
+
+def test_wrong_params_stop_everything_before_the_first_stage(project: Path) -> None:
+    toy.set_param(project, "source", text="S")
+    text = (project / "params.yaml").read_text().replace("join: {text: j,", "join: {txet: j,")
+    (project / "params.yaml").write_text(text)
+    said = toy.dvc(project, "repro", check=False).stdout
+    assert "params.yaml: join.text: missing" in said
+    assert "params.yaml: join.txet: unknown key" in said
+    assert toy.text_of(project, "source") == "s"
+
+
+def test_a_forced_run_computes_again(project: Path) -> None:
+    before = outcome(project, "left")
+    toy.dvc(project, "repro", "-f", "-s", "left")
+    after = outcome(project, "left")
+    assert after["attempt"] == 2
+    assert after["started_at"] > before["started_at"]
+
+
+def test_a_kill_between_publishing_and_dvcs_record_costs_no_second_run(project: Path) -> None:
+    toy.set_param(project, "left", text="K")
+    launched = toy.run(project, sys.executable, "-m", "tasks.launch", "left")
+    assert "left: 2/2 steps" in launched.stdout
+    said = toy.dvc(project, "repro").stdout
+    assert "Running stage 'left'" in said
+    assert "left: 2/2 steps" not in said
+    assert toy.text_of(project, "join") == "sKsrj"
+
+
+def test_a_killed_dvc_takes_its_stage_with_it_and_the_next_run_finishes(project: Path) -> None:
+    toy.set_param(project, "left", text="D", num_steps=200, step_s=0.05)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro"], cwd=project, env=toy.environment(),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    runs = project / "runs" / "left"
+    started = wait_for(lambda: [p for p in runs.glob("*/work/started") if "out" in os.listdir(p.parents[1])
+                                and not (p.parents[1] / "outcome.json").exists()])  # fmt: skip
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    run_dir = started[0].parents[1]
+    wait_for(lambda: (run_dir / "outcome.json").exists())
+    assert json.loads((run_dir / "outcome.json").read_text())["kind"] == "infra"
+    toy.set_param(project, "left", text="D", num_steps=2, step_s=0.0)
+    toy.dvc(project, "repro")
+    assert toy.text_of(project, "join") == "sDsrj"
+
+
+def wait_for(condition: object, timeout_s: float = 30) -> object:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        found = condition()  # type: ignore[operator]
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"not within {timeout_s} s")
+
+
+def test_the_flow_runs_what_changed_and_calls_the_rest_cached(project: Path) -> None:
+    toy.set_param(project, "left", text="F")
+    done = flow(project)
+    assert done.returncode == 0, done.stdout[-3000:]
+    (record,) = [
+        json.loads(path.read_text())
+        for path in (project / "runs" / "flows").glob("*.json")
+        if "mirror" not in path.name
+    ]
+    assert {stage: state["name"] for stage, state in record["states"].items()} == {
+        "source": "Cached",
+        "left": "Completed",
+        "right": "Cached",
+        "join": "Completed",
+    }
+    assert toy.text_of(project, "join") == "sFsrj"
+
+
+def test_branches_that_do_not_depend_on_each_other_run_side_by_side(project: Path) -> None:
+    for stage in ("left", "right"):
+        toy.set_param(project, stage, text="P", num_steps=40, step_s=0.05)
+    assert flow(project).returncode == 0
+    left, right = outcome(project, "left"), outcome(project, "right")
+    assert left["started_at"] < right["started_at"] + right["elapsed_s"]
+    assert right["started_at"] < left["started_at"] + left["elapsed_s"]
+    assert toy.text_of(project, "join") == "sPsPj"
+
+
+def test_the_flow_retries_the_infrastructures_failures_and_not_the_users(project: Path) -> None:
+    toy.set_param(project, "left", fate='"infra once"')
+    toy.set_param(project, "right", fate="user")
+    done = flow(project)
+    assert done.returncode == 64
+    assert (outcome(project, "left")["kind"], outcome(project, "left")["attempt"]) == ("ok", 2)
+    assert (outcome(project, "right")["kind"], outcome(project, "right")["attempt"]) == ("user", 1)
+    assert "right       Failed     user error: the number is wrong mend it" in done.stdout
+    assert toy.text_of(project, "join") == "slsrj"
+
+
+def test_mlflow_has_one_run_a_stage_below_the_flows_own_with_params_metrics_and_pages(
+    project: Path,
+) -> None:
+    toy.set_param(project, "source", text="M")
+    assert flow(project).returncode == 0
+    wait_for(lambda: all_mirrored(project))
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("headrace")
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in runs if run.data.tags["headrace.kind"] == "flow"]
+    children = {
+        run.data.tags["headrace.stage"]: run
+        for run in runs
+        if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
+    }
+    assert set(children) == set(toy.STAGES)
+    source = children["source"]
+    assert source.data.params["source.text"] == "M"
+    assert source.data.metrics["report/num_characters"] == 0
+    assert source.info.status == parent.info.status == "FINISHED"
+    assert [m.value for m in client.get_metric_history(source.info.run_id, "toy/step")] == [
+        0.0,
+        1.0,
+    ]
+    assert [f.path for f in client.list_artifacts(source.info.run_id, "reports")] == [
+        "reports/page.html"
+    ]
+    tags = source.data.tags
+    assert (
+        tags["headrace.stage_key"]
+        == json.loads((project / "runs" / "source" / "latest.json").read_text())["key"]
+    )
+    assert tags["dvc.artifacts.source"] in (project / "dvc.lock").read_text()
+    assert tags["prefect.flow_run_id"] == parent.data.tags["headrace.flow_run"]
+    assert len(tags["headrace.git_commit"].removesuffix("-dirty")) == 40
+
+
+def all_mirrored(project: Path) -> bool:
+    for request in (project / "runs").glob("*/*/request.json"):
+        note = request.with_name("mirror.json")
+        if not note.exists() or not json.loads(note.read_text())["lock_entry"]:
+            return False
+    notes = [json.loads(p.read_text()) for p in (project / "runs" / "flows").glob("*.mirror.json")]
+    return bool(notes) and all(note["ended_at"] for note in notes)
+
+
+def test_mlflow_being_down_delays_nothing_and_is_caught_up_later(project: Path) -> None:
+    toy.set_param(project, "join", text="down")
+    started = time.monotonic()
+    done = flow(project, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert done.returncode == 0
+    assert time.monotonic() - started < 60
+    caught_up = toy.run(project, sys.executable, "-m", "tasks.tracking", check=False)
+    assert caught_up.returncode == 0
+    wait_for(
+        lambda: toy.run(project, sys.executable, "-m", "tasks.tracking") and all_mirrored(project),
+        90,
+    )

@@ -1,0 +1,167 @@
+"""A small project with the real chain and stages that do a moment's work: a diamond of four.
+
+`python -m` puts the working folder first, so the toy's own `components` stand in for the real
+ones, while `tasks` and `flows` are the real thing.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+STAGES = ("source", "left", "right", "join")
+
+STAGE = """
+import os, signal, sys, time
+from components.errors import DataError, InfraError, UserError
+
+def run(params, io, sink):
+    started = io.work / "started"
+    started.write_text(started.read_text() + "x" if started.exists() else "x")
+    for step in range(params.num_steps):
+        sink.metrics({"toy/step": float(step)}, step)
+        sink.progress(step + 1, params.num_steps, "steps")
+        time.sleep(params.step_s)
+    match params.fate:
+        case "user": raise UserError("the number is wrong", "mend it")
+        case "data": raise DataError("the shard is empty")
+        case "bug": raise ZeroDivisionError("by zero")
+        case "infra once":
+            if len(started.read_text()) < 2: raise InfraError("the store was away")
+        case "killed": os.kill(os.getpid(), signal.SIGKILL)
+    text = "".join(sorted((path / "text").read_text() for path in io.inputs.values()))
+    (io.out / "text").write_text(f"{text}{params.text}")
+    (io.reports / "page.html").write_text("<p>a page</p>")
+    return {"num_characters": len(text), "nested": {"share": 0.5}}
+"""
+
+PARAMS = """
+import json
+from typing import Literal
+from pydantic import Field, ValidationError
+from components.errors import UserError
+from components.section import Section, explain, read_yaml
+
+class Toy(Section):
+    text: str
+    num_steps: int = Field(ge=1, le=1000)
+    step_s: float = Field(ge=0)
+    fate: Literal["ok", "user", "data", "bug", "infra once", "killed"]
+
+class Params(Section):
+    seed: int
+    source: Toy
+    left: Toy
+    right: Toy
+    join: Toy
+
+PARAMS_OF = {name: Toy for name in ("source", "left", "right", "join")}
+
+def load_params(path):
+    try:
+        return Params.model_validate_json(json.dumps(read_yaml(path)))
+    except ValidationError as error:
+        raise UserError("\\n".join(f"{path.name}: {line}" for line in explain(error))) from error
+"""
+
+INPUTS = {"source": (), "left": ("source",), "right": ("source",), "join": ("left", "right")}
+
+
+def build(folder: Path) -> Path:
+    """The toy project in `folder`, a git and DVC repository with one commit."""
+    components = folder / "components"
+    (components / "train").mkdir(parents=True)
+    for name in ("__init__", "errors", "section", "metrics"):
+        (components / f"{name}.py").write_text((ROOT / "components" / f"{name}.py").read_text())
+    contract = (ROOT / "components" / "contract.py").read_text()
+    (components / "contract.py").write_text(
+        re.sub(r"STAGES = \(.*?\)\n", f"STAGES = {STAGES!r}\n", contract, flags=re.DOTALL)
+    )
+    (components / "params.py").write_text(PARAMS)
+    (components / "train" / "__init__.py").write_text("")
+    (components / "train" / "stop.py").write_text(
+        (ROOT / "components" / "train" / "stop.py").read_text()
+    )
+    lines = ["stages:"]
+    for stage in STAGES:
+        (components / stage).mkdir()
+        (components / stage / "__init__.py").write_text("")
+        (components / stage / "stage.py").write_text(STAGE)
+        lines += [
+            f"  {stage}:",
+            f"    cmd: python -m tasks.launch {stage}",
+            "    deps:",
+            f"    - components/{stage}",
+            *[f"    - artifacts/{name}" for name in INPUTS[stage]],
+            f"    params: [seed, {stage}]",
+            f"    outs: [artifacts/{stage}, reports/{stage}]",
+            f"    metrics: [reports/{stage}.json]",
+        ]
+    (folder / "dvc.yaml").write_text("\n".join(lines) + "\n")
+    (folder / "params.yaml").write_text(
+        "seed: 1\n"
+        + "".join(
+            f"{stage}: {{text: {stage[0]}, num_steps: 2, step_s: 0.0, fate: ok}}\n"
+            for stage in STAGES
+        )
+    )
+    (folder / "k8s").mkdir()
+    (folder / "k8s" / "resources.yaml").write_text("default: {num_ranks: 1}\nstages: {}\n")
+    (folder / ".gitignore").write_text(
+        "/artifacts/\n/runs/\n/reports/\n/mlruns/\n/mlflow.db*\n__pycache__/\n/.headrace/\n"
+    )
+    run(folder, "git", "init", "-q")
+    run(folder, sys.executable, "-m", "dvc", "init", "-q")
+    (folder / ".dvcignore").write_text("__pycache__\n")
+    commit(folder, "Begin")
+    return folder
+
+
+def environment() -> dict[str, str]:
+    """The caller's without HEADRACE_*, MLFLOW_* and PREFECT_*; the interpreter's folder first on the PATH."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("HEADRACE_", "MLFLOW_", "PREFECT_", "DVC_"))
+    }
+    return kept | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}",
+        "GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@t", "GIT_COMMITTER_NAME": "t",
+        "GIT_COMMITTER_EMAIL": "t@t",
+    }  # fmt: skip
+
+
+def run(
+    folder: Path, *command: str, check: bool = True, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command, cwd=folder, env=environment() | variables, text=True, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=180,
+    )  # fmt: skip
+    assert not check or done.returncode == 0, done.stdout[-4000:]
+    return done
+
+
+def commit(folder: Path, message: str) -> None:
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-qm", message)
+
+
+def dvc(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    return run(folder, sys.executable, "-m", "dvc", *arguments, check=check)
+
+
+def set_param(folder: Path, stage: str, **values: object) -> None:
+    lines = []
+    for line in (folder / "params.yaml").read_text().splitlines():
+        if line.startswith(f"{stage}:"):
+            for name, value in values.items():
+                line = re.sub(rf"({name}): [^,}}]+", rf"\1: {value}", line)
+        lines.append(line)
+    (folder / "params.yaml").write_text("\n".join(lines) + "\n")
+
+
+def text_of(folder: Path, stage: str) -> str:
+    return (folder / "artifacts" / stage / "text").read_text()
