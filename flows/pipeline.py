@@ -24,7 +24,7 @@ MAX_SIDE_BY_SIDE = 2
 
 @flow(
     name="pipeline",
-    task_runner=ThreadPoolTaskRunner(max_workers=MAX_SIDE_BY_SIDE),
+    task_runner=ThreadPoolTaskRunner(max_workers=MAX_SIDE_BY_SIDE),  # type: ignore[arg-type]
     persist_result=False,
 )
 def pipeline(stages: tuple[str, ...] = (), force: bool = False, pull: bool = False) -> State:
@@ -47,7 +47,7 @@ def pipeline(stages: tuple[str, ...] = (), force: bool = False, pull: bool = Fal
             unchanged = name not in changed and touched.isdisjoint(parents)
             if force or not unchanged:
                 touched.add(name)
-            futures[name] = run_stage.submit(
+            futures[name] = run_stage.submit(  # type: ignore[call-overload]  # wait_for is not in its stubs
                 name,
                 str(root),
                 unchanged=unchanged,

@@ -64,17 +64,16 @@ def run_pipeline(root: Path, stages: tuple[str, ...], force: bool, pull: bool) -
         print(f"the flow ended before its first stage: {state.message}", file=sys.stderr)
         return StageError.exit_code
     print()
-    for name in [*record.stages, "register"]:
-        if name not in record.states:
-            continue
-        end = record.states[name]
+    names = [name for name in (*record.stages, "register") if name in record.states]
+    ends = [record.states[name] for name in names]
+    for name, end in zip(names, ends, strict=True):
         print(f"{name:>14}  {end['name']:<10} {' '.join(end['message'].split())[:160]}")
     print(f"{'all':>14}  {record.state.capitalize():<10} {time.monotonic() - started:.0f} s")
     results = root / "artifacts" / "evaluate" / "results.md"
     if record.state == "FINISHED" and results.exists():
         print(f"\n{results.read_text(encoding='utf-8')}")
-    kinds = [end["kind"] for end in record.states.values() if end["kind"] != "ok"]
-    return ERROR_OF_KIND[kinds[0]].exit_code if kinds else 0
+    codes = [ERROR_OF_KIND[end["kind"]].exit_code for end in ends if end["kind"] in ERROR_OF_KIND]
+    return codes[0] if codes else 0
 
 
 if __name__ == "__main__":

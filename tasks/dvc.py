@@ -46,7 +46,7 @@ def reproduce(
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
     ) as process:  # fmt: skip
         assert process.stdout is not None
-        said = []
+        said: list[str] = []
         for line in process.stdout:
             print(line, end="", flush=True)
             said = [*said[-40:], line.rstrip()]

@@ -17,6 +17,9 @@ from tasks import outcome
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
+UPSTREAM = "upstream"
+"""The kind of a stage that was not started, because one that it depends on failed."""
+
 
 @dataclass
 class FlowRecord:
@@ -34,9 +37,9 @@ class FlowRecord:
     def take(self, states: "Mapping[str, State]") -> None:
         """Keep Prefect's final states."""
         for name, state in states.items():
-            kind = "ok"
-            if not state.is_completed():
-                error = state.result(raise_on_failure=False) if state.is_failed() else None
+            kind = "ok" if state.is_completed() else UPSTREAM
+            if state.is_failed():
+                error = state.result(raise_on_failure=False)
                 kind = error.kind if isinstance(error, StageError) else StageError.kind
             self.states[name] = {
                 "name": state.name or "",

@@ -97,7 +97,7 @@ def run_stage(stage: str, run_dir: Path, request: dict[str, object], rank: int) 
     if rank:
         return
     report["elapsed_s"] = round(time.monotonic() - started, 2)
-    contract = Path(module.__file__).parent / "contract.yaml"
+    contract = Path(str(module.__file__)).parent / "contract.yaml"
     if contract.exists():
         from components.gates.check import check_contract
 

@@ -7,7 +7,7 @@ this project. Weights are safetensors; nothing is unpickled.
 from typing import Any
 
 import mlflow
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 
 class ServedModel(PythonModel):  # type: ignore[misc]
