@@ -1,0 +1,33 @@
+from pathlib import Path
+
+import pytest
+
+from components.errors import UserError
+from tasks.config import home_root, load_resources, load_settings, set_environment_defaults
+
+
+def test_a_wrong_variable_is_named_as_it_is_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_NUM_WORKERS", "0")
+    with pytest.raises(UserError, match=r"^HEADRACE_NUM_WORKERS: .*greater than or equal to 1"):
+        load_settings()
+
+
+def test_a_wrong_resource_is_named_with_its_file(tmp_path: Path) -> None:
+    (tmp_path / "k8s").mkdir()
+    (tmp_path / "k8s" / "resources.yaml").write_text("default: {num_ranks: 0}\nstages: {}\n")
+    with pytest.raises(UserError, match=r"^k8s/resources.yaml: default.num_ranks"):
+        load_resources(tmp_path)
+
+
+def test_the_users_environment_wins_over_the_defaults(tmp_path: Path) -> None:
+    environ = {"MLFLOW_TRACKING_URI": "http://team"}
+    set_environment_defaults(environ, tmp_path)
+    assert environ["MLFLOW_TRACKING_URI"] == "http://team"
+    assert environ["PREFECT_HOME"] == str(tmp_path / ".headrace" / "prefect")
+
+
+def test_an_experiments_workspace_belongs_to_the_project_it_was_copied_from(tmp_path: Path) -> None:
+    workspace = tmp_path / ".dvc" / "tmp" / "exps" / "abc"
+    workspace.mkdir(parents=True)
+    assert home_root(workspace) == tmp_path.resolve()
+    assert home_root(tmp_path) == tmp_path.resolve()
