@@ -9,6 +9,7 @@ import numpy as np
 
 from components.ingest.candidates import Candidate
 from components.schemas import NUM_CATEGORIES, content_id
+from components.section import read_yaml
 
 LONGEST_BRIEF_WORDS = 120  # no longer brief at all
 
@@ -28,7 +29,11 @@ class Rater(Protocol):
 
     @property
     def name(self) -> str:
-        """Goes into every row."""
+        """Goes into every row; says so if nobody was asked."""
+
+    @property
+    def num_concurrent(self) -> int:
+        """How many threads may wait for it at once."""
 
     def rate(self, prompt: str, candidate: Candidate) -> Rating:
         """Raises InfraError if the rater cannot be reached, DataError if it answers nonsense."""
@@ -50,9 +55,7 @@ class Persona:
 
 def read_personas(path: Path) -> tuple[Persona, ...]:
     """The personas of a YAML file, in its order."""
-    from ruamel.yaml import YAML
-
-    entries: list[dict[str, Any]] = YAML(typ="safe", pure=True).load(path)["personas"]
+    entries: list[dict[str, Any]] = read_yaml(path)["personas"]
     return tuple(Persona(**entry) for entry in entries)
 
 
@@ -64,6 +67,7 @@ class SimulatedCrowd:
     """
 
     name = "simulated crowd (synthetic)"
+    num_concurrent = 1
 
     def __init__(self, personas: Sequence[Persona], prior_softening: float, seed: int) -> None:
         self._personas = tuple(personas)

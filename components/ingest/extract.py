@@ -23,6 +23,11 @@ def html_to_text(html: str, extractor: str) -> str:
     ).strip()
 
 
+def mallard_to_text(page: str) -> str:
+    """A page of GNOME's help, whose XML reads like HTML but for the credits in `<info>`."""
+    return extract_plain_text(page, skip_elements=["info"], alt_texts=False).strip()
+
+
 def html_title(html: str) -> str:
     """What the page's `<title>` says, on one line."""
     return " ".join((HTMLTree.parse(html).title or "").split())

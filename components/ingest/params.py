@@ -9,7 +9,9 @@ from components.section import Section
 
 Kind = Literal["botocore", "files", "deb", "pypi"]
 Content = Literal["documents", "conversations", "ratings"]
-Format = Literal["auto", "html", "markdown", "text", "jsonl", "parquet", "warc"]
+Format = Literal[
+    "auto", "html", "markdown", "text", "mallard", "jsonl", "parquet", "warc", "chatterbot"
+]
 Extractor = Literal["resiliparse_main", "resiliparse_all", "trafilatura"]
 
 
@@ -39,6 +41,10 @@ class SourceParams(Section):
             raise ValueError(
                 f"source {self.name}: location of kind {self.kind} is a package and a glob "
                 f"with a space between, not {self.location!r}"
+            )
+        if self.kind == "botocore" and self.content != "documents":
+            raise ValueError(
+                f"source {self.name}: content of kind botocore is documents, not {self.content}"
             )
         if self.kind in ("botocore", "pypi") and "==" not in parts[0]:
             raise ValueError(

@@ -1,13 +1,14 @@
 """Rated responses: which questions are asked, what is answered, how it is rated."""
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from components.ingest.candidates import candidates
-from components.ingest.crowd import Rater
+from components.ingest.candidates import Candidate, candidates
+from components.ingest.crowd import Rater, Rating
 from components.schemas import RATED_RESPONSES, content_id
 
 
@@ -48,22 +49,41 @@ def _prompts(table: pa.Table) -> Iterable[Prompt]:
 
 def rate(prompts: Sequence[Prompt], rater: Rater, words: Mapping[str, Sequence[str]]) -> pa.Table:
     """RATED_RESPONSES rows: the candidates of each prompt side by side, in the prompts' order."""
-    rows = []
-    for prompt in prompts:
-        for candidate in candidates(prompt.id, prompt.answer, prompt.other_answer, words):
-            rating = rater.rate(prompt.question, candidate)
-            rows.append(
-                {
-                    "id": content_id(prompt.id, candidate.kind, candidate.response),
-                    "prompt_id": prompt.id,
-                    "document_id": prompt.document_id,
-                    "prompt": prompt.question,
-                    "response": candidate.response,
-                    "candidate": candidate.kind,
-                    "prior": rating.prior,
-                    "votes": rating.votes,
-                    "rater": rater.name,
-                    "synthetic": True,
-                }
-            )
+    asked = [
+        (prompt, candidate)
+        for prompt in prompts
+        for candidate in candidates(prompt.id, prompt.answer, prompt.other_answer, words)
+    ]
+    rows = [
+        {
+            "id": content_id(prompt.id, candidate.kind, candidate.response),
+            "prompt_id": prompt.id,
+            "document_id": prompt.document_id,
+            "prompt": prompt.question,
+            "response": candidate.response,
+            "candidate": candidate.kind,
+            "prior": rating.prior,
+            "votes": rating.votes,
+            "rater": rater.name,
+            "synthetic": True,
+        }
+        for (prompt, candidate), rating in zip(asked, _ratings(asked, rater), strict=True)
+    ]
     return pa.Table.from_pylist(rows, schema=RATED_RESPONSES)
+
+
+def _ratings(asked: Sequence[tuple[Prompt, Candidate]], rater: Rater) -> Iterator[Rating]:
+    if rater.num_concurrent == 1:
+        for prompt, candidate in asked:
+            yield rater.rate(prompt.question, candidate)
+        return
+    with ThreadPoolExecutor(rater.num_concurrent) as pool:
+        futures = [
+            pool.submit(rater.rate, prompt.question, candidate) for prompt, candidate in asked
+        ]
+        try:
+            for future in futures:
+                yield future.result()
+        finally:  # after a failure nobody pays for the rest
+            for future in futures:
+                future.cancel()

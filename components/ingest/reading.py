@@ -1,38 +1,43 @@
 """One unit of work: some files of one source, read, extracted, split and turned into rows.
 
-A unit's rows go to Arrow files under the stage's work folder, one for each table and split, and
-its counts beside them. The folder appears whole or not at all, so a stage that is started again
-reads on where it stopped; and memory stays flat, for a worker holds one group of pages.
+A unit's rows are spilled to a folder of its own, its counts beside them. The folder appears whole
+or not at all, so a stage that is started again reads on where it stopped; and memory stays flat,
+for a worker holds one group of pages.
 """
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from components.contract import Json
-from components.ingest import api_models, rules
+from components.ingest import api_models, own_rows, rules
 from components.ingest.extract import html_to_text
+from components.ingest.formats import Page, read_pages
 from components.ingest.params import ConversationsParams, SourceParams, SplitFractions
 from components.ingest.rules import Exchange, Questions
 from components.ingest.sources import SourceFile
+from components.ingest.spill import Row, spill
 from components.ingest.split import choose, split_of
-from components.schemas import CONVERSATIONS, DOCUMENTS, SPLITS, content_id
+from components.schemas import SPLITS, content_id
 
-EXCHANGES = CONVERSATIONS.append(pa.field("other_answer", pa.string()))
-"""`other_answer`: to the same rule, from another training document of the group; empty if none."""
-
-SCHEMAS = {"documents": DOCUMENTS, "conversations": EXCHANGES}
 PAGES_PER_GROUP = 256
 LENGTH_BINS = np.logspace(0, 7, 71)
 """Edges of the length histogram: ten bins for each power of ten, in characters."""
 
-Row = dict[str, object]
 Counts = dict[str, Json]
+NOTHING: Counts = {
+    "num_documents": 0,
+    "num_conversations": 0,
+    "num_ratings": 0,
+    "num_empty_pages": 0,
+    "num_chars": 0,
+    "lengths": [0] * (len(LENGTH_BINS) - 1),
+}
 
 
 @dataclass(frozen=True)
@@ -77,46 +82,63 @@ def read_unit(unit: Unit, recipe: Recipe) -> Counts:
     return counts
 
 
-def spilled(folders: Iterable[Path], table: str, split: str) -> Iterator[pa.Table]:
-    """The rows that the units left, in the units' order, a batch at a time."""
-    for folder in folders:
-        with pa.memory_map(str(folder / f"{table}-{split}.arrow")) as file:
-            reader = pa.ipc.open_file(file)
-            for index in range(reader.num_record_batches):
-                yield pa.Table.from_batches([reader.get_batch(index)])
-
-
 def _write(unit: Unit, recipe: Recipe, folder: Path) -> Counts:
-    writers = {
-        (table, split): pa.ipc.new_file(str(folder / f"{table}-{split}.arrow"), schema)
-        for table, schema in SCHEMAS.items()
-        for split in SPLITS
-    }
-    num_documents = num_empty = num_chars = 0
+    match unit.source.content:
+        case "documents":
+            return _write_documents(unit, recipe, folder)
+        case "conversations":
+            groups = (
+                [row] for file in unit.files for row in own_rows.conversations(unit.source, file)
+            )
+            table, text_column = "conversations", "messages"
+        case "ratings":
+            groups = (rows for file in unit.files for rows in own_rows.ratings(unit.source, file))
+            table, text_column = "rated_responses", "prompt"
+    num_rows = _write_own(table, text_column, groups, recipe, folder)
+    return NOTHING | {f"num_{unit.source.content}": num_rows}
+
+
+def _write_documents(unit: Unit, recipe: Recipe, folder: Path) -> Counts:
+    num_documents = num_conversations = num_empty = num_chars = 0
     lengths = np.zeros(len(LENGTH_BINS) - 1, dtype=np.int64)
-    for group in _groups(unit, recipe):
-        entries = [entry for entry in group if entry.document["text"]]
-        chars = [len(str(entry.document["text"])) for entry in entries]
-        num_documents += len(entries)
-        num_empty += len(group) - len(entries)
-        num_chars += sum(chars)
-        lengths += np.histogram(chars, LENGTH_BINS)[0]
-        for split in SPLITS:
-            documents = [entry.document for entry in entries if entry.split == split]
-            rows = list(conversation_rows(entries, split))
-            for table, found in (("documents", documents), ("conversations", rows)):
-                if found:
-                    writers[table, split].write_table(
-                        pa.Table.from_pylist(found, schema=SCHEMAS[table])
-                    )
-    for writer in writers.values():
-        writer.close()
-    return {
+    with spill(folder) as write:
+        for group in _groups(unit, recipe):
+            entries = [entry for entry in group if entry.document["text"]]
+            chars = [len(str(entry.document["text"])) for entry in entries]
+            num_documents += len(entries)
+            num_empty += len(group) - len(entries)
+            num_chars += sum(chars)
+            lengths += np.histogram(chars, LENGTH_BINS)[0]
+            for split in SPLITS:
+                documents = [entry.document for entry in entries if entry.split == split]
+                write("documents", split, documents)
+                conversations = list(conversation_rows(entries, split))
+                write("conversations", split, conversations)
+                num_conversations += len(conversations)
+    return NOTHING | {
         "num_documents": num_documents,
+        "num_conversations": num_conversations,
         "num_empty_pages": num_empty,
         "num_chars": num_chars,
         "lengths": lengths.tolist(),
     }
+
+
+def _write_own(
+    table: str, text_column: str, groups: Iterator[list[Row]], recipe: Recipe, folder: Path
+) -> int:
+    """Rows that belong together (the responses to one prompt) go to the same split."""
+    num_rows = 0
+    with spill(folder) as write:
+        while batch := list(islice(groups, PAGES_PER_GROUP)):
+            of_split: dict[str, list[Row]] = {split: [] for split in SPLITS}
+            for rows in batch:
+                split = split_of(json.dumps(rows[0][text_column]), recipe.split.model_dump())
+                of_split[split].extend(rows)
+                num_rows += len(rows)
+            for split, rows in of_split.items():
+                write(table, split, rows)
+    return num_rows
 
 
 def conversation_rows(entries: Sequence[Entry], split: str) -> Iterator[Row]:
@@ -164,18 +186,27 @@ def _other(
 
 
 def _groups(unit: Unit, recipe: Recipe) -> Iterator[list[Entry]]:
+    """A service's operations, or a run of pages: what other answers are drawn from."""
+    extractor = unit.source.extractor or recipe.extractor
     for file in unit.files:
-        yield [
-            _operation_entry(operation, unit.source, recipe)
-            for operation in api_models.read_operations(file.path)
-        ]
+        if unit.source.kind == "botocore":
+            yield [
+                _operation_entry(operation, unit.source, recipe, extractor)
+                for operation in api_models.read_operations(file.path)
+            ]
+    if unit.source.kind != "botocore":
+        pages = (page for file in unit.files for page in read_pages(unit.source, file, extractor))
+        while batch := list(islice(pages, PAGES_PER_GROUP)):
+            yield [_page_entry(page, unit.source, recipe) for page in batch]
 
 
 def _operation_entry(
-    operation: api_models.Operation, source: SourceParams, recipe: Recipe
+    operation: api_models.Operation, source: SourceParams, recipe: Recipe, extractor: str
 ) -> Entry:
     settings = recipe.conversations
-    text = html_to_text(api_models.render(operation), recipe.extractor)
+    url = f"{source.location}/{operation.path}"
+    title = f"{operation.service}: {operation.name}"
+    text = html_to_text(api_models.render(operation), extractor)
     exchanges = rules.operation_exchanges(
         operation,
         recipe.questions,
@@ -183,31 +214,30 @@ def _operation_entry(
         settings.min_answer_chars,
         settings.max_answer_chars,
     )
-    return _entry(
-        source,
-        recipe,
-        text=text,
-        title=f"{operation.service}: {operation.name}",
-        url=f"{source.location}/{operation.path}",
-        exchanges=list(exchanges),
+    return _entry(Page(url, url, title, text), source, recipe, list(exchanges))
+
+
+def _page_entry(page: Page, source: SourceParams, recipe: Recipe) -> Entry:
+    settings = recipe.conversations
+    exchange = rules.page_exchange(
+        page.title,
+        page.text,
+        recipe.questions,
+        settings.min_answer_chars,
+        settings.max_answer_chars,
     )
+    return _entry(page, source, recipe, [exchange] if exchange else [])
 
 
 def _entry(
-    source: SourceParams,
-    recipe: Recipe,
-    *,
-    text: str,
-    title: str,
-    url: str,
-    exchanges: Sequence[Exchange],
+    page: Page, source: SourceParams, recipe: Recipe, exchanges: Sequence[Exchange]
 ) -> Entry:
     document: Row = {
-        "id": content_id(source.name, url, text),
-        "text": text,
-        "title": title,
-        "url": url,
+        "id": content_id(source.name, page.place, page.text),
+        "text": page.text,
+        "title": page.title,
+        "url": page.url,
         "source": source.name,
         "licence": source.licence,
     }
-    return Entry(document, split_of(text, recipe.split.model_dump()), exchanges)
+    return Entry(document, split_of(page.text, recipe.split.model_dump()), exchanges)

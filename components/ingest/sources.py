@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.errors import DataError
-from components.ingest import api_models
+from components.ingest import api_models, debian, pypi
+from components.ingest.located_files import located_files
 from components.ingest.params import SourceParams
 
 
@@ -28,7 +29,8 @@ class Fetched:
     files: tuple[SourceFile, ...]
     """Sorted by name; never empty."""
     digest: str
-    """Of one file: its SHA-256. Of several: the SHA-256 of what `sha256sum` prints for them."""
+    """Of one file, or of the package they came in: its SHA-256. Of several files: the SHA-256 of
+    the lines that `sha256sum` prints for them."""
 
 
 def fetch(source: SourceParams, cache: Path, num_workers: int) -> Fetched:
@@ -39,8 +41,17 @@ def fetch(source: SourceParams, cache: Path, num_workers: int) -> Fetched:
     """
     match source.kind:
         case "botocore":
-            files = _api_model_files(source)
-            pinned = files
+            files = pinned = _api_model_files(source)
+        case "files":
+            files = pinned = [
+                _file(name, path) for name, path in located_files(source.location, cache)
+            ]
+        case "deb" | "pypi":
+            reader = debian if source.kind == "deb" else pypi
+            package, pattern = source.location.split()
+            archive, found = reader.package_files(package, pattern, cache)
+            files = [_file(name, path) for name, path in found]
+            pinned = [_file(archive.name, archive)]
     if not files:
         raise DataError(
             f"source {source.name}: {source.location} matches no file", "correct its location"
@@ -73,8 +84,10 @@ def file_sha256(path: Path) -> str:
 def _api_model_files(source: SourceParams) -> list[SourceFile]:
     data = api_models.data_folder(source.location)
     return [
-        SourceFile(
-            path, f"{source.location}/{path.relative_to(data).as_posix()}", path.stat().st_size
-        )
+        _file(f"{source.location}/{path.relative_to(data).as_posix()}", path)
         for path in api_models.model_files(data)
     ]
+
+
+def _file(name: str, path: Path) -> SourceFile:
+    return SourceFile(path, name, path.stat().st_size)

@@ -1,56 +1,73 @@
 """ingest: sources in; documents, conversations and rated responses out, with a manifest."""
 
 import json
+import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import TypeVar
 
-from ruamel.yaml import YAML
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from components.contract import Json, Report, Sink, StageIO
 from components.errors import DataError
 from components.ingest.crowd import Rater, SimulatedCrowd, read_personas
-from components.ingest.params import IngestParams, SourceParams
-from components.ingest.ratings import choose_prompts, rate
-from components.ingest.reading import Counts, Recipe, Unit, read_unit, spilled
-from components.ingest.sources import Fetched, SourceFile, fetch
+from components.ingest.endpoint import EndpointCrowd
+from components.ingest.params import IngestParams, RatingsParams, SourceParams
+from components.ingest.plots import plot_document_lengths, plot_votes
+from components.ingest.ratings import Prompt, choose_prompts, rate
+from components.ingest.reading import LENGTH_BINS, Counts, Recipe, Unit, read_unit
+from components.ingest.remembered import Remembered
+from components.ingest.sources import Fetched, fetch
+from components.ingest.spill import spilled
+from components.ingest.units import units_of
 from components.pool import map_ordered
-from components.schemas import CONVERSATIONS, DOCUMENTS, RATED_RESPONSES, SPLITS, content_id
-from components.shards import write_shards
+from components.schemas import (
+    CONVERSATIONS,
+    DOCUMENTS,
+    NUM_CATEGORIES,
+    RATED_RESPONSES,
+    SPLITS,
+    content_id,
+)
+from components.section import read_yaml
+from components.shards import iter_batches, write_shards
 
-UNIT_BYTES = 1 << 20
-UNIT_FILES = 128
-PROMPTS_PER_BATCH = 128
+PROMPTS_PER_BATCH = 64
 HERE = Path(__file__).parent
 
-Item = TypeVar("Item")
+Words = Mapping[str, Sequence[str]]
 
 
 def run(params: IngestParams, io: StageIO, sink: Sink) -> Report:
-    """Publish documents/, conversations/, rated_responses/ (each by split), then manifest.json."""
+    """Publish documents/, conversations/, rated_responses/ (each by split), then manifest.json.
+
+    Raises UserError, DataError or InfraError in one line that names the source and the file.
+    """
     started_at = time.monotonic()
-    fetched = _fetch_all(params, io, sink)
-    words = YAML(typ="safe", pure=True).load(HERE / "phrasings.yaml")
+    words = read_yaml(HERE / "phrasings.yaml")
+    fetched = []
+    for source in params.sources:
+        sink.info(f"fetching {source.name} from {source.location}")
+        fetched.append(fetch(source, io.work / "downloads", io.num_workers))
     units = [
         unit
         for source, found in zip(params.sources, fetched, strict=True)
-        for unit in units_of(source, found, io.work / "units", _identity(params))
+        for unit in units_of(source, found, params, io.work / "units")
     ]
-    counts = _read_all(units, params, words["questions"], io.num_workers, sink)
-    counts_of_source = _sum_by_source(units, counts)
-    for source, found in zip(params.sources, fetched, strict=True):
-        if not counts_of_source[source.name]["num_documents"]:
-            raise DataError(
-                f"source {source.name}: no text in the {len(found.files)} files of "
-                f"{source.location}",
-                "correct its location, format or extractor",
-            )
+    recipe = Recipe(params.extractor, params.split, params.conversations, words["questions"])
+    counts = _sum_by_source(units, _read_all(units, recipe, io.num_workers, sink))
+    _require_content(params.sources, fetched, counts)
+
     folders = [unit.folder for unit in units]
-    num_rows = {
-        table: {
+    rater = _rater(params.ratings, io)
+    num_rows: dict[str, dict[str, int]] = {}
+    for table, schema in (("documents", DOCUMENTS), ("conversations", CONVERSATIONS)):
+        num_rows[table] = {
             split: write_shards(
                 io.out / table / split,
                 (part.select(schema.names) for part in spilled(folders, table, split)),
@@ -59,92 +76,118 @@ def run(params: IngestParams, io: StageIO, sink: Sink) -> Report:
             )
             for split in SPLITS
         }
-        for table, schema in (("documents", DOCUMENTS), ("conversations", CONVERSATIONS))
+    num_rows["rated_responses"] = {
+        split: write_shards(
+            io.out / "rated_responses" / split,
+            chain(
+                _rated(_prompts(folders, split, params.ratings, sink), rater, words, sink),
+                spilled(folders, "rated_responses", split),
+            ),
+            RATED_RESPONSES,
+            params.rows_per_shard,
+        )
+        for split in SPLITS
     }
-    rater: Rater = SimulatedCrowd(
-        read_personas(HERE / "personas.yaml"), params.ratings.prior_softening, io.seed
+    plot_document_lengths(
+        io.reports / "document_lengths.png",
+        LENGTH_BINS,
+        {name: one["lengths"] for name, one in counts.items() if one["num_documents"]},
     )
-    num_rows["rated_responses"] = {}
-    for split in SPLITS:
-        prompts = choose_prompts(
-            spilled(folders, "conversations", split), getattr(params.ratings.num_prompts, split)
-        )
-        rated = (rate(batch, rater, words) for batch in batched(prompts, PROMPTS_PER_BATCH))
-        num_rows["rated_responses"][split] = write_shards(
-            io.out / "rated_responses" / split, rated, RATED_RESPONSES, params.rows_per_shard
-        )
-    _write_manifest(io.out / "manifest.json", params.sources, fetched, counts_of_source)
-    return {
-        "num_documents": num_rows["documents"],
-        "num_conversations": num_rows["conversations"],
-        "num_rated_responses": num_rows["rated_responses"],
-        "num_empty_pages": sum(one["num_empty_pages"] for one in counts_of_source.values()),
+    plot_votes(io.reports / "votes.png", rater.name, _votes_by_candidate(io.out))
+    _write_manifest(io.out / "manifest.json", params.sources, fetched, counts, rater.name)
+    return {f"num_{table}": of_split for table, of_split in num_rows.items()} | {
+        "num_documents_of_source": {name: one["num_documents"] for name, one in counts.items()},
+        "num_empty_pages": sum(one["num_empty_pages"] for one in counts.values()),
+        "num_chars": sum(one["num_chars"] for one in counts.values()),
+        "test_fraction": num_rows["documents"]["test"] / sum(num_rows["documents"].values()),
         "elapsed_s": round(time.monotonic() - started_at, 3),
     }
 
 
-def _fetch_all(params: IngestParams, io: StageIO, sink: Sink) -> list[Fetched]:
-    fetched = []
-    for done, source in enumerate(params.sources):
-        sink.progress(done, len(params.sources), "sources", now=source.name)
-        fetched.append(fetch(source, io.work / "downloads", io.num_workers))
-    sink.progress(len(fetched), len(fetched), "sources")
-    return fetched
-
-
-def units_of(source: SourceParams, found: Fetched, folder: Path, identity: str) -> Iterator[Unit]:
-    """The source's files in runs of about UNIT_BYTES, in order; a larger file is a unit alone."""
-    run: list[SourceFile] = []
-    key = content_id(identity, source.model_dump_json(), found.digest)
-    index = 0
-    for file in found.files:
-        if run and (
-            sum(one.num_bytes for one in run) + file.num_bytes > UNIT_BYTES
-            or len(run) == UNIT_FILES
-        ):
-            yield Unit(source, tuple(run), folder / f"{key}-{index:06d}")
-            run, index = [], index + 1
-        run.append(file)
-    yield Unit(source, tuple(run), folder / f"{key}-{index:06d}")
-
-
-def _identity(params: IngestParams) -> str:
-    return params.model_dump_json(exclude={"sources", "ratings", "rows_per_shard"})
-
-
 def _read_all(
-    units: Sequence[Unit],
-    params: IngestParams,
-    questions: dict[str, list[str]],
-    num_workers: int,
-    sink: Sink,
-) -> list[Counts]:
-    recipe = Recipe(params.extractor, params.split, params.conversations, questions)
-    num_files = sum(len(unit.files) for unit in units)
-    done, num_documents, counts = 0, 0, []
-    for unit, found in zip(
-        units, map_ordered(partial(read_unit, recipe=recipe), units, num_workers), strict=True
-    ):
-        done += len(unit.files)
+    units: Sequence[Unit], recipe: Recipe, num_workers: int, sink: Sink
+) -> Iterator[Counts]:
+    num_bytes = sum(file.num_bytes for unit in units for file in unit.files)
+    done = num_documents = 0
+    results = map_ordered(partial(read_unit, recipe=recipe), units, num_workers)
+    for unit, found in zip(units, results, strict=True):
+        done += sum(file.num_bytes for file in unit.files)
         num_documents += found["num_documents"]
-        counts.append(found)
-        sink.progress(done, num_files, "files", documents=num_documents)
-    return counts
+        sink.progress(done, num_bytes, "bytes", documents=num_documents, source=unit.source.name)
+        yield found
 
 
-def _sum_by_source(units: Sequence[Unit], counts: Sequence[Counts]) -> dict[str, Counts]:
+def _sum_by_source(units: Sequence[Unit], counts: Iterator[Counts]) -> dict[str, Counts]:
     sums: dict[str, Counter[str]] = {}
+    lengths: dict[str, NDArray[np.int64]] = {}
     for unit, found in zip(units, counts, strict=True):
-        total = sums.setdefault(unit.source.name, Counter())
-        total.update({name: value for name, value in found.items() if name != "lengths"})
-    return {name: dict(total) for name, total in sums.items()}
+        name = unit.source.name
+        sums.setdefault(name, Counter()).update(
+            {key: value for key, value in found.items() if key != "lengths"}
+        )
+        lengths[name] = lengths.get(name, 0) + np.asarray(found["lengths"])
+    return {name: dict(total) | {"lengths": lengths[name].tolist()} for name, total in sums.items()}
+
+
+def _require_content(
+    sources: Sequence[SourceParams], fetched: Sequence[Fetched], counts: Mapping[str, Counts]
+) -> None:
+    for source, found in zip(sources, fetched, strict=True):
+        if not counts[source.name][f"num_{source.content}"]:
+            raise DataError(
+                f"source {source.name}: no {source.content} in the {len(found.files):,} files of "
+                f"{source.location}",
+                "correct its location, format or extractor",
+            )
+    if not any(one["num_documents"] for one in counts.values()):
+        raise DataError("the corpus is empty: no source has documents", "add one to ingest.sources")
+
+
+def _rater(params: RatingsParams, io: StageIO) -> Rater:
+    """The simulated crowd, or the endpoint that the environment names."""
+    personas = read_personas(HERE / "personas.yaml")
+    url = os.environ.get("HEADRACE_RATER_URL", "")
+    if not url:
+        return SimulatedCrowd(personas, params.prior_softening, io.seed)
+    endpoint = EndpointCrowd(
+        url, os.environ.get("HEADRACE_RATER_KEY", ""), params.endpoint_model, personas
+    )
+    identity = content_id(url, params.endpoint_model, *(one.description for one in personas))
+    return Remembered(endpoint, io.work / "ratings.jsonl", identity)
+
+
+def _prompts(
+    folders: Sequence[Path], split: str, params: RatingsParams, sink: Sink
+) -> list[Prompt]:
+    num_wanted = getattr(params.num_prompts, split)
+    prompts = choose_prompts(spilled(folders, "conversations", split), num_wanted)
+    if len(prompts) < num_wanted:
+        sink.info(f"only {len(prompts):,} of {num_wanted:,} {split} prompts can be rated")
+    return prompts
+
+
+def _rated(prompts: Sequence[Prompt], rater: Rater, words: Words, sink: Sink) -> Iterator[pa.Table]:
+    for start in range(0, len(prompts), PROMPTS_PER_BATCH):
+        yield rate(prompts[start : start + PROMPTS_PER_BATCH], rater, words)
+        sink.progress(min(start + PROMPTS_PER_BATCH, len(prompts)), len(prompts), "prompts rated")
+
+
+def _votes_by_candidate(out: Path) -> dict[str, NDArray[np.int64]]:
+    votes: dict[str, NDArray[np.int64]] = {}
+    for split in SPLITS:
+        for batch in iter_batches(out / "rated_responses" / split, ["candidate", "votes"]):
+            for row in batch.to_pylist():
+                found = np.bincount(row["votes"], minlength=NUM_CATEGORIES)
+                votes[row["candidate"]] = votes.get(row["candidate"], 0) + found
+    return votes
 
 
 def _write_manifest(
     path: Path,
     sources: Sequence[SourceParams],
     fetched: Sequence[Fetched],
-    counts: dict[str, Counts],
+    counts: Mapping[str, Counts],
+    rater: str,
 ) -> None:
     entries: list[Json] = [
         {
@@ -156,14 +199,9 @@ def _write_manifest(
             "sha256": found.digest,
             "num_files": len(found.files),
             "num_bytes": sum(file.num_bytes for file in found.files),
-            **counts[source.name],
         }
+        | {name: value for name, value in counts[source.name].items() if name != "lengths"}
         for source, found in zip(sources, fetched, strict=True)
     ]
-    path.write_text(json.dumps({"sources": entries}, indent=2, ensure_ascii=False) + "\n")
-
-
-def batched(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    """Runs of `size` items; the last may be shorter."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+    manifest = {"rater_of_made_prompts": rater, "sources": entries}
+    path.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,94 @@
+"""Files where a user keeps them: a path, a glob, a folder, or any fsspec URL."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.core import split_protocol
+
+from components.errors import DataError, InfraError, UserError
+from components.schemas import content_id
+
+GLOB_SIGNS = "*?["
+
+
+def located_files(location: str, cache: Path) -> Iterator[tuple[str, Path]]:
+    """Name and local path of each file at `location`, sorted by name.
+
+    What is not on this machine is downloaded to `cache` first, once. A name is the location as the
+    user wrote it, with the glob's part filled in. Raises DataError if nothing is there, UserError
+    for an unknown or forbidden place, InfraError if it cannot be reached.
+    """
+    with _told(location):
+        filesystem, path = fsspec.core.url_to_fs(location)
+        found = _listed(filesystem, path)
+    protocol = split_protocol(location)[0]
+    if "file" in _protocols(filesystem):
+        written = location.removeprefix("file://")
+        relative = not Path(written).is_absolute()
+        for each in found:
+            yield (os.path.relpath(each) if relative else each), Path(each)
+        return
+    for each in found:
+        url = each if split_protocol(each)[0] else f"{protocol}://{each}"
+        with _told(url):
+            local = cache / content_id(url, str(filesystem.ukey(each)))[:16] / Path(each).name
+            _download_once(filesystem.get_file, each, local)
+        yield url, local
+
+
+def _listed(filesystem: Any, path: str) -> list[str]:
+    # In an address of the web `?` starts the query.
+    signs = "*" if "http" in _protocols(filesystem) else GLOB_SIGNS
+    if any(sign in path for sign in signs):
+        entries = filesystem.glob(path, detail=True)
+        return sorted(name for name, entry in entries.items() if entry["type"] == "file")
+    if filesystem.isfile(path):
+        return [path]
+    return sorted(filesystem.find(path))
+
+
+def _download_once(get_file: Callable[[str, str], None], remote: str, local: Path) -> None:
+    if local.exists():
+        return
+    local.parent.mkdir(parents=True, exist_ok=True)
+    partial = local.with_name(local.name + ".partial")
+    get_file(remote, str(partial))
+    partial.rename(local)
+
+
+def _protocols(filesystem: Any) -> tuple[str, ...]:
+    protocol = filesystem.protocol
+    return (protocol,) if isinstance(protocol, str) else tuple(protocol)
+
+
+@contextmanager
+def _told(location: str) -> Iterator[None]:
+    """What a file system raises, as one line that says who must act."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DataError(f"{location}: no such file", "correct the source's location") from error
+    except (PermissionError, ImportError, ValueError) as error:
+        raise UserError(
+            f"{location}: {_first_line(error)}",
+            "check the address and the credentials in the environment",
+        ) from error
+    except Exception as error:  # each file system has its own family of errors
+        status = getattr(error, "status", None)
+        if isinstance(status, int) and 400 <= status < 500 and status != 429:
+            raise UserError(
+                f"{location}: refused with status {status}",
+                "check the address and the credentials in the environment",
+            ) from error
+        raise InfraError(
+            f"{location}: {type(error).__name__}: {_first_line(error)}",
+            "check the network, then run again: what is downloaded stays",
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

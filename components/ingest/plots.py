@@ -1,0 +1,58 @@
+"""Pictures of what came in: how long documents are, and how candidates were rated."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.schemas import CATEGORIES, NUM_CATEGORIES
+
+COLOURS = ("#1b7837", "#7fbf7b", "#d9d9d9", "#fdae61", "#f46d43", "#a50026")
+
+
+def plot_document_lengths(
+    path: Path, edges: NDArray[np.float64], counts: Mapping[str, Sequence[int]]
+) -> None:
+    """One line for each source: the share of its documents in each bin of length."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    used = np.flatnonzero(np.sum(list(counts.values()), axis=0))
+    for source, found in counts.items():
+        share = np.asarray(found) / max(1, sum(found))
+        label = f"{source}: {sum(found):,} documents"
+        axes.stairs(share, edges, label=label, fill=len(counts) == 1)
+    axes.set_xscale("log")
+    axes.set_xlim(edges[max(0, used[0] - 1)], edges[min(len(edges) - 1, used[-1] + 2)])
+    axes.set_xlabel("length of a document, characters")
+    axes.set_ylabel("share of the source's documents")
+    axes.set_title("Document lengths by source")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def plot_votes(path: Path, rater: str, votes: Mapping[str, NDArray[np.int64]]) -> None:
+    """One bar for each kind of candidate: the shares of the six categories among its votes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 0.6 * len(votes) + 2), layout="constrained")
+    axes = figure.subplots()
+    kinds = list(votes)
+    shares = np.array([votes[kind] / max(1, votes[kind].sum()) for kind in kinds])
+    left = np.zeros(len(kinds))
+    for category in range(NUM_CATEGORIES):
+        share = shares[:, category]
+        bars = axes.barh(
+            kinds, share, left=left, color=COLOURS[category], label=CATEGORIES[category]
+        )
+        labels = [f"{value:.0%}" if value >= 0.05 else "" for value in share]
+        axes.bar_label(bars, labels, label_type="center", fontsize=8)
+        left += share
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("share of votes")
+    figure.suptitle(f"Votes by kind of candidate. Rater: {rater}")
+    figure.legend(ncols=3, loc="outside lower center", fontsize=8)
+    figure.savefig(path, dpi=120)
