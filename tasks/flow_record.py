@@ -79,6 +79,15 @@ def read(root: Path, flow_run: str) -> FlowRecord | None:
     return FlowRecord(**json.loads(text))
 
 
+def has_ended(path: Path) -> bool:
+    """Whether the flow of the record at `path` said that it ended, or is gone without a word."""
+    try:
+        record = FlowRecord(**json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return True
+    return record.ended_at is not None or not Path(f"/proc/{record.pid}").exists()
+
+
 def start_mirror(root: Path, flow_run: str = "") -> subprocess.Popen[bytes]:
     """Start `python -m tasks.tracking` beside us; it outlives us by the time it needs to finish."""
     (root / "runs").mkdir(exist_ok=True)

@@ -19,8 +19,8 @@ from tasks import config, outcome
 from tasks.flow_record import git_commit
 from tasks.key import digest_tree
 from tasks.launch import prepare
+from tasks.mirror import EXPERIMENT, flatten
 from tasks.publish import publish_tree
-from tasks.tracking import EXPERIMENT, flatten
 
 MODEL_NAME = "headrace"
 WEIGHTS = {"model": "artifacts/dpo/model", "quantized": "artifacts/quantize/model"}
