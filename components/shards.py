@@ -7,6 +7,7 @@ nor the size of a batch shows in the result.
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,51 +22,78 @@ def shard_name(index: int) -> str:
     return f"part-{index:05d}.parquet"
 
 
+class ShardWriter:
+    """Writes tables, one after the other, as shards of `rows_per_shard` rows.
+
+    Leave the `with` block normally and a table without rows still gets one shard, so that its
+    schema can be read.
+    """
+
+    def __init__(self, folder: Path, schema: pa.Schema, rows_per_shard: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.num_rows = 0
+        self._folder = folder
+        self._schema = schema
+        self._rows_per_shard = rows_per_shard
+        self._file: pq.ParquetWriter | None = None
+        self._index = self._rows_in_shard = self._pending_rows = 0
+        self._pending: list[pa.Table] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if error is None:
+            self._flush()
+            if self._file is None and self._index == 0:
+                self._file = self._open()
+        if self._file is not None:
+            self._file.close()
+
+    def write(self, table: pa.Table) -> None:
+        rest = table.cast(self._schema)
+        while rest.num_rows:
+            if self._file is None:
+                self._file = self._open()
+            take = min(
+                rest.num_rows,
+                self._rows_per_shard - self._rows_in_shard,
+                ROWS_PER_GROUP - self._pending_rows,
+            )
+            self._pending.append(rest.slice(0, take))
+            rest = rest.slice(take)
+            self._pending_rows += take
+            self._rows_in_shard += take
+            self.num_rows += take
+            if self._pending_rows == ROWS_PER_GROUP or self._rows_in_shard == self._rows_per_shard:
+                self._flush()
+            if self._rows_in_shard == self._rows_per_shard:
+                self._file.close()
+                self._file, self._rows_in_shard = None, 0
+                self._index += 1
+
+    def _flush(self) -> None:
+        if self._pending_rows and self._file is not None:
+            self._file.write_table(pa.concat_tables(self._pending), row_group_size=ROWS_PER_GROUP)
+        self._pending, self._pending_rows = [], 0
+
+    def _open(self) -> pq.ParquetWriter:
+        return pq.ParquetWriter(
+            self._folder / shard_name(self._index),
+            self._schema,
+            compression="zstd",
+            compression_level=3,
+        )
+
+
 def write_shards(
     folder: Path, tables: Iterable[pa.Table], schema: pa.Schema, rows_per_shard: int
 ) -> int:
-    """Write `tables`, one after the other, as shards of `rows_per_shard` rows; return the row count.
-
-    An empty table is one shard without rows, so that its schema can still be read.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    writer: pq.ParquetWriter | None = None
-    index = rows_in_shard = num_rows = 0
-    pending: list[pa.Table] = []
-    pending_rows = 0
-
-    def flush() -> None:
-        nonlocal pending, pending_rows
-        if pending_rows and writer is not None:
-            writer.write_table(pa.concat_tables(pending), row_group_size=ROWS_PER_GROUP)
-        pending, pending_rows = [], 0
-
-    for table in tables:
-        rest = table.cast(schema)
-        while rest.num_rows:
-            if writer is None:
-                writer = _writer(folder / shard_name(index), schema)
-            take = min(rest.num_rows, rows_per_shard - rows_in_shard, ROWS_PER_GROUP - pending_rows)
-            pending.append(rest.slice(0, take))
-            pending_rows += take
-            rest = rest.slice(take)
-            rows_in_shard += take
-            num_rows += take
-            if pending_rows == ROWS_PER_GROUP or rows_in_shard == rows_per_shard:
-                flush()
-            if rows_in_shard == rows_per_shard:
-                writer.close()
-                writer, rows_in_shard, index = None, 0, index + 1
-    flush()
-    if writer is not None:
-        writer.close()
-    elif index == 0:
-        _writer(folder / shard_name(0), schema).close()
-    return num_rows
-
-
-def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    return pq.ParquetWriter(path, schema, compression="zstd", compression_level=3)
+    """Write `tables`, one after the other, with a ShardWriter; return the row count."""
+    with ShardWriter(folder, schema, rows_per_shard) as writer:
+        for table in tables:
+            writer.write(table)
+    return writer.num_rows
 
 
 def shard_paths(folder: Path) -> list[Path]:
@@ -105,6 +133,40 @@ def iter_batches(
                 )
         except (pa.ArrowInvalid, OSError) as error:
             raise _unreadable(path, error) from error
+
+
+class RowGroup(NamedTuple):
+    """A piece of a table that one worker reads by itself."""
+
+    path: Path
+    position: int
+    num_rows: int
+
+
+def row_groups(folder: Path) -> list[RowGroup]:
+    """The pieces of a table, in order, read from the shards' footers alone."""
+    groups = []
+    for path in shard_paths(folder):
+        try:
+            metadata = pq.read_metadata(path)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise _unreadable(path, error) from error
+        groups += [
+            RowGroup(path, index, metadata.row_group(index).num_rows)
+            for index in range(metadata.num_row_groups)
+        ]
+    return groups
+
+
+def read_row_group(group: RowGroup, columns: Sequence[str] | None = None) -> pa.Table:
+    """One piece in memory. Raises DataError if it is truncated or lacks a column."""
+    try:
+        with pq.ParquetFile(group.path) as file:
+            return file.read_row_group(
+                group.position, columns=list(columns) if columns is not None else None
+            )
+    except (pa.ArrowInvalid, OSError, KeyError) as error:
+        raise _unreadable(group.path, error) from error
 
 
 def count_rows(folder: Path) -> int:
