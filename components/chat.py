@@ -41,26 +41,51 @@ def encode(tokenizer: Any, messages: Sequence[Message]) -> tuple[list[int], list
     An answer is an assistant's content and its <|im_end|>; the newline that follows is not. A
     model trained on the masked tokens alone learns to answer and to stop.
     """
-    ids: list[int] = []
-    is_response: list[bool] = []
-    for message in messages:
-        head = [IM_START_ID, *encode_text(tokenizer, message["role"] + "\n")]
-        body = [*encode_text(tokenizer, message["content"]), IM_END_ID]
-        tail = encode_text(tokenizer, "\n")
-        ids += head + body + tail
-        answers = message["role"] == "assistant"
-        is_response += [False] * len(head) + [answers] * len(body) + [False] * len(tail)
-    return ids, is_response
+    return encode_all(tokenizer, [messages])[0]
+
+
+def encode_all(
+    tokenizer: Any, conversations: Sequence[Sequence[Message]]
+) -> list[tuple[list[int], list[bool]]]:
+    """`encode` for many at once: one call of the tokenizer, which uses all its threads."""
+    contents = [message["content"] for messages in conversations for message in messages]
+    bodies = iter(encode_texts(tokenizer, contents))
+    roles = sorted({message["role"] for messages in conversations for message in messages})
+    names = encode_texts(tokenizer, [f"{role}\n" for role in roles] + ["\n"])
+    heads = {role: [IM_START_ID, *ids] for role, ids in zip(roles, names, strict=False)}
+    newline = names[-1]
+    encoded = []
+    for messages in conversations:
+        ids: list[int] = []
+        is_response: list[bool] = []
+        for message in messages:
+            head, body = heads[message["role"]], [*next(bodies), IM_END_ID]
+            answers = message["role"] == "assistant"
+            ids += head + body + newline
+            is_response += [False] * len(head) + [answers] * len(body) + [False] * len(newline)
+        encoded.append((ids, is_response))
+    return encoded
 
 
 def encode_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     """Token ids that end in `<|im_start|>assistant\\n`: the model goes on with its answer."""
-    return [*encode(tokenizer, messages)[0], IM_START_ID, *encode_text(tokenizer, "assistant\n")]
+    (turn,) = encode_texts(tokenizer, ["assistant\n"])
+    return [*encode(tokenizer, messages)[0], IM_START_ID, *turn]
 
 
 def encode_text(tokenizer: Any, text: str) -> list[int]:
-    """Plain text to ids; text that looks like a special token stays text."""
-    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True)[
-        "input_ids"
-    ]
+    """One plain text to ids; see `encode_texts`."""
+    return encode_texts(tokenizer, [text])[0]
+
+
+def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Plain texts to ids; what looks like a special token in them stays text."""
+    if not texts:
+        return []
+    ids: list[list[int]] = tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        split_special_tokens=True,
+        return_attention_mask=False,
+    )["input_ids"]
     return ids

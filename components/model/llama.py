@@ -3,16 +3,22 @@
 Architecture as Yi's (arXiv 2403.04652, Table 1): RMSNorm, SwiGLU, RoPE, GQA, untied embeddings.
 """
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from components.errors import DataError
 from components.tokens import END_OF_TEXT_ID, IM_END_ID, START_OF_TEXT_ID, UNKNOWN_ID
+
+WEIGHTS = "model.safetensors"
+TOKENIZER_FILES = ("tokenizer", "special_tokens", "chat_template")
+ATTENTION = {"sdpa": "sdpa", "flex": "flex_attention"}
+"""Our name of an attention implementation, and transformers'."""
 
 
 def default_device() -> torch.device:
@@ -57,7 +63,7 @@ def build_model(config: LlamaConfig, *, seed: int, attention: str = "sdpa") -> L
     `attention` is `sdpa` or `flex` (torch's flex_attention, which skips masked-out blocks).
     """
     torch.manual_seed(seed)
-    config._attn_implementation = attention_name(attention)
+    config._attn_implementation = ATTENTION[attention]
     model: Any = LlamaForCausalLM(config)
     generation: Any = GenerationConfig
     model.generation_config = generation(
@@ -69,25 +75,18 @@ def build_model(config: LlamaConfig, *, seed: int, attention: str = "sdpa") -> L
     return built
 
 
-def attention_name(attention: str) -> str:
-    """Our name of an attention implementation to transformers' one."""
-    return {"sdpa": "sdpa", "flex": "flex_attention"}[attention]
-
-
 def load_model(folder: Path, *, attention: str = "sdpa") -> LlamaForCausalLM:
     """A saved model in fp32 on the default device, in evaluation mode.
 
     Raises DataError if the folder holds no whole model.
     """
     try:
-        model: Any = LlamaForCausalLM.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            attn_implementation=attention_name(attention),
-            use_safetensors=True,
-            local_files_only=True,
-        )
-    except (OSError, ValueError, json.JSONDecodeError) as error:
+        config: Any = LlamaConfig.from_pretrained(folder, local_files_only=True)
+        config._attn_implementation = ATTENTION[attention]
+        model: Any = LlamaForCausalLM(config)
+        model.load_state_dict(load_file(folder / WEIGHTS))
+        model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
             f"{folder}: not a whole model ({first_line})",
@@ -98,11 +97,20 @@ def load_model(folder: Path, *, attention: str = "sdpa") -> LlamaForCausalLM:
 
 
 def save_model(model: Any, tokenizer_folder: Path, folder: Path) -> None:
-    """A transformers folder with the tokenizer inside: `from_pretrained` needs nothing else."""
+    """A transformers folder with the tokenizer inside: `from_pretrained` needs nothing else.
+
+    Weights are written in the type they have. `tokenizer_folder` may be another model's folder.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder, safe_serialization=True)
+    model.config.architectures = [type(model).__name__]
+    model.config.dtype = model.dtype
+    model.config.save_pretrained(folder)
+    model.generation_config.save_pretrained(folder)
+    weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).chmod(0o644)
     for path in sorted(tokenizer_folder.iterdir()):
-        if path.name.startswith(("tokenizer", "special_tokens", "chat_template")):
+        if path.name.startswith(TOKENIZER_FILES):
             shutil.copyfile(path, folder / path.name)
 
 

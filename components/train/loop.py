@@ -62,6 +62,20 @@ class TrainResult:
     mfu: float | None
     """Model FLOPs utilisation, 0..1; None if `flops_per_token` was not given."""
 
+    def figures(self) -> dict[str, float | None]:
+        """What is worth comparing between runs; the last loss is the mean of the last 5%."""
+        last = self.losses[-max(1, len(self.losses) // 20) :]
+        finite = [loss for loss in last if math.isfinite(loss)]
+        return {
+            "first_loss_nats": self.losses[0],
+            "last_loss_nats": sum(finite) / len(finite) if finite else None,
+            "num_skipped_steps": len(self.skipped_steps),
+            "resumed_from_step": self.resumed_from_step,
+            "tokens_per_s": self.tokens_per_s,
+            "mfu": self.mfu,
+            "trained_s": self.elapsed_s,
+        }
+
 
 @dataclass
 class _Run:
