@@ -39,7 +39,7 @@ def _download(package: str, folder: Path) -> Path:
         what = f"package {package}"
         try:
             _run(["apt-get", "download", package], partial, what)
-        except DataError:  # perhaps the machine has no lists of packages: fetch our own
+        except (DataError, InfraError):  # the machine's lists are empty or old: fetch our own
             lists = _own_lists(folder.parent / "apt")
             _run(["apt-get", *lists, "update"], partial, what)
             _run(["apt-get", *lists, "download", package], partial, what)

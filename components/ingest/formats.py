@@ -1,6 +1,7 @@
 """A file's pages, whatever the format: HTML, Markdown, text, Mallard, JSONL, Parquet, WARC."""
 
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,7 @@ FORMAT_OF_SUFFIX = {
 }
 COMPRESSED = (".gz", ".zst")
 ROWS_PER_BATCH = 256
+HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def json_lines(source: SourceParams, file: SourceFile) -> Iterator[tuple[int, di
                 raise bad_line(source, file, number, f"is not JSON ({error})") from error
             if not isinstance(row, dict):
                 raise bad_line(source, file, number, "is not a JSON object")
-            yield number, row
+            yield number, _without_halves(row) if HALF.search(line) else row
 
 
 def bad_line(source: SourceParams, file: SourceFile, number: int, what: str) -> DataError:
@@ -125,6 +127,13 @@ def bad_line(source: SourceParams, file: SourceFile, number: int, what: str) -> 
     return DataError(
         f"source {source.name}: {file.name}: line {number} {what}", "correct or remove the line"
     )
+
+
+def _without_halves(row: dict[str, Json]) -> dict[str, Json]:
+    """Halves of surrogate pairs, which JSON can spell and no file can hold, become U+FFFD."""
+    spelt = json.dumps(row, ensure_ascii=False).encode("utf-16", "surrogatepass")
+    mended: dict[str, Json] = json.loads(spelt.decode("utf-16", "replace"))
+    return mended
 
 
 def _single_page(form: str, file: SourceFile, extractor: str) -> Page:

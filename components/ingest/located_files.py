@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,31 +14,40 @@ from components.errors import DataError, InfraError, UserError
 from components.schemas import content_id
 
 GLOB_SIGNS = "*?["
+NUM_DOWNLOADS = 8  # side by side: a store answers many small requests at once
 
 
-def located_files(location: str, cache: Path) -> Iterator[tuple[str, Path]]:
+def located_files(
+    location: str, cache: Path, tell: Callable[[int, int], None]
+) -> list[tuple[str, Path]]:
     """Name and local path of each file at `location`, sorted by name.
 
-    What is not on this machine is downloaded to `cache` first, once. A name is the location as the
-    user wrote it, with the glob's part filled in. Raises DataError if nothing is there, UserError
-    for an unknown or forbidden place, InfraError if it cannot be reached.
+    What is not on this machine is downloaded to `cache` first, once; `tell` hears how many of how
+    many files are here. A name is the location as the user wrote it, with the glob's part filled
+    in. Raises DataError if a file is missing, UserError for an unknown or forbidden place,
+    InfraError if it cannot be reached.
     """
     with _told(location):
         filesystem, path = fsspec.core.url_to_fs(location)
         found = _listed(filesystem, path)
-    protocol = split_protocol(location)[0]
     if "file" in _protocols(filesystem):
-        written = location.removeprefix("file://")
-        relative = not Path(written).is_absolute()
-        for each in found:
-            yield (os.path.relpath(each) if relative else each), Path(each)
-        return
-    for each in found:
-        url = each if split_protocol(each)[0] else f"{protocol}://{each}"
+        relative = not Path(location.removeprefix("file://")).is_absolute()
+        return [(os.path.relpath(each) if relative else each, Path(each)) for each in found]
+    protocol = split_protocol(location)[0]
+    urls = [each if split_protocol(each)[0] else f"{protocol}://{each}" for each in found]
+
+    def download(url: str, remote: str) -> Path:
         with _told(url):
-            local = cache / content_id(url, str(filesystem.ukey(each)))[:16] / Path(each).name
-            _download_once(filesystem.get_file, each, local)
-        yield url, local
+            local = cache / content_id(url, str(filesystem.ukey(remote)))[:16] / Path(remote).name
+            _download_once(filesystem.get_file, remote, local)
+        return local
+
+    with ThreadPoolExecutor(NUM_DOWNLOADS) as pool:
+        paths = []
+        for path_here in pool.map(download, urls, found):
+            paths.append(path_here)
+            tell(len(paths), len(urls))
+    return list(zip(urls, paths, strict=True))
 
 
 def _listed(filesystem: Any, path: str) -> list[str]:

@@ -4,8 +4,10 @@ import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from components.contract import Sink
 from components.errors import DataError
 from components.ingest import api_models, debian, pypi
 from components.ingest.located_files import located_files
@@ -33,7 +35,7 @@ class Fetched:
     the lines that `sha256sum` prints for them."""
 
 
-def fetch(source: SourceParams, cache: Path, num_workers: int) -> Fetched:
+def fetch(source: SourceParams, cache: Path, num_workers: int, sink: Sink) -> Fetched:
     """Bring a source's files here and verify them.
 
     What is downloaded goes to `cache`, once. Raises UserError or DataError, naming source and file,
@@ -43,9 +45,9 @@ def fetch(source: SourceParams, cache: Path, num_workers: int) -> Fetched:
         case "botocore":
             files = pinned = _api_model_files(source)
         case "files":
-            files = pinned = [
-                _file(name, path) for name, path in located_files(source.location, cache)
-            ]
+            tell = partial(sink.progress, unit="files", source=source.name)
+            here = located_files(source.location, cache, tell)
+            files = pinned = [_file(name, path) for name, path in here]
         case "deb" | "pypi":
             reader = debian if source.kind == "deb" else pypi
             package, pattern = source.location.split()

@@ -53,7 +53,7 @@ def run(params: IngestParams, io: StageIO, sink: Sink) -> Report:
     fetched = []
     for source in params.sources:
         sink.info(f"fetching {source.name} from {source.location}")
-        fetched.append(fetch(source, io.work / "downloads", io.num_workers))
+        fetched.append(fetch(source, io.work / "downloads", io.num_workers, sink))
     units = [
         unit
         for source, found in zip(params.sources, fetched, strict=True)
@@ -93,13 +93,16 @@ def run(params: IngestParams, io: StageIO, sink: Sink) -> Report:
         LENGTH_BINS,
         {name: one["lengths"] for name, one in counts.items() if one["num_documents"]},
     )
-    plot_votes(io.reports / "votes.png", rater.name, _votes_by_candidate(io.out))
+    votes = _votes_by_candidate(io.out)
+    plot_votes(io.reports / "votes.png", rater.name, votes)
     _write_manifest(io.out / "manifest.json", params.sources, fetched, counts, rater.name)
     return {f"num_{table}": of_split for table, of_split in num_rows.items()} | {
         "num_documents_of_source": {name: one["num_documents"] for name, one in counts.items()},
         "num_empty_pages": sum(one["num_empty_pages"] for one in counts.values()),
         "num_chars": sum(one["num_chars"] for one in counts.values()),
         "test_fraction": num_rows["documents"]["test"] / sum(num_rows["documents"].values()),
+        "num_vote_categories": max((len(counts) for counts in votes.values()), default=0),
+        "prior_sum_error": _prior_error(io.out),
         "elapsed_s": round(time.monotonic() - started_at, 3),
     }
 
@@ -173,6 +176,7 @@ def _rated(prompts: Sequence[Prompt], rater: Rater, words: Words, sink: Sink) ->
 
 
 def _votes_by_candidate(out: Path) -> dict[str, NDArray[np.int64]]:
+    """How often each category was chosen for each kind of candidate, over all splits."""
     votes: dict[str, NDArray[np.int64]] = {}
     for split in SPLITS:
         for batch in iter_batches(out / "rated_responses" / split, ["candidate", "votes"]):
@@ -180,6 +184,16 @@ def _votes_by_candidate(out: Path) -> dict[str, NDArray[np.int64]]:
                 found = np.bincount(row["votes"], minlength=NUM_CATEGORIES)
                 votes[row["candidate"]] = votes.get(row["candidate"], 0) + found
     return votes
+
+
+def _prior_error(out: Path) -> float:
+    """How far the sum of a prior lies from 1, at most."""
+    furthest = 0.0
+    for split in SPLITS:
+        for batch in iter_batches(out / "rated_responses" / split, ["prior"]):
+            priors = batch.column("prior").flatten().to_numpy().reshape(-1, NUM_CATEGORIES)
+            furthest = max(furthest, float(np.abs(priors.sum(axis=1) - 1).max(initial=0)))
+    return furthest
 
 
 def _write_manifest(
