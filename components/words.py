@@ -124,7 +124,7 @@ def concatenated_gram_hashes(words: Words, prefix: U64, begin: Ints, n: int) -> 
     return _spans(prefix, words.start[begin], words.start[begin + n], CHARACTER_BASE)
 
 
-def gram_hashes(prefix: U64, begin: Ints, n: int) -> U64:
+def gram_hashes(prefix: U64, begin: Ints, n: int | Ints) -> U64:
     """Of the n words from each of `begin` on, as a sequence; `prefix`: sequence_hashes."""
     return _spans(prefix, begin, begin + n, WORD_BASE)
 

@@ -1,0 +1,236 @@
+"""dedup: documents in; one of each text out, and nothing of the held-out ones in training.
+
+The order is: exact duplicates, near duplicates, decontamination, repeated paragraphs. Whole
+documents come first, because without their shared paragraphs two copies no longer look alike, and
+the second would stay as a fragment. Where copies lie on both sides of the split the held-out one
+stays and the training one goes, so the evaluation never depends on what is trained on; among copies
+of one split the one with the smallest id, which is a hash of its content, stays.
+"""
+
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from components.contract import Json, Report, Sink, StageIO
+from components.dedup.decontamination import build_index
+from components.dedup.duplicates import Duplicates, find_duplicates, similarities
+from components.dedup.fingerprints import Catalogue, Piece, fingerprint, gather
+from components.dedup.inspection import PieceLeft, inspect
+from components.dedup.minhash import permutations
+from components.dedup.paragraphs import repeated
+from components.dedup.params import DedupParams
+from components.dedup.plots import draw_cluster_sizes
+from components.dedup.publishing import (
+    CLUSTERS,
+    CONTAMINATED,
+    EXACT,
+    KEPT,
+    NEAR,
+    REASONS,
+    REJECTED,
+    Lines,
+    Verdicts,
+    clusters_table,
+    rejected_table,
+    write_documents,
+    write_followers,
+)
+from components.dedup.spill import SpilledSets
+from components.errors import DataError
+from components.pool import map_ordered
+from components.schemas import CONVERSATIONS, RATED_RESPONSES, SPLITS
+from components.shards import row_groups, write_shards
+
+HELD_OUT_FIRST = tuple(reversed(SPLITS))
+FOLLOWERS = {"conversations": CONVERSATIONS, "rated_responses": RATED_RESPONSES}
+
+Item = TypeVar("Item")
+
+
+def run(params: DedupParams, io: StageIO, sink: Sink) -> Report:
+    """Publish documents/, conversations/, rated_responses/ by split, rejected/ and clusters/."""
+    started_at = time.monotonic()
+    spill = io.work / "spill"
+    shutil.rmtree(spill, ignore_errors=True)  # left by an attempt that failed
+    spill.mkdir(parents=True)
+    pieces = [
+        Piece(split, group)
+        for split in HELD_OUT_FIRST
+        for group in row_groups(io.inputs["clean"] / "documents" / split)
+    ]
+    catalogue = _fingerprint(pieces, params, spill, io, sink)
+    duplicates = find_duplicates(catalogue, params.minhash, sink)
+    verdicts = _verdicts_on_duplicates(catalogue, duplicates)
+    lines = _inspect(pieces, catalogue, verdicts, params, spill, io, sink)
+    written = write_documents(io.out / "documents", pieces, verdicts, lines, params.rows_per_shard)
+    num_bytes_kept = sum(_with_progress(pieces, written, sink, "written"))
+    _refuse_an_empty_result(catalogue, verdicts)
+    survivors = pa.array(_names(catalogue, verdicts.reason == KEPT), pa.string())
+    num_followers = {
+        table: {
+            split: write_followers(
+                io.inputs["clean"] / table / split,
+                io.out / table / split,
+                schema,
+                survivors,
+                params.rows_per_shard,
+            )
+            for split in SPLITS
+        }
+        for table, schema in FOLLOWERS.items()
+    }
+    rejected = rejected_table(catalogue, verdicts)
+    write_shards(io.out / "rejected", [rejected], REJECTED, params.rows_per_shard)
+    clusters = clusters_table(catalogue, duplicates.stays, verdicts)
+    write_shards(io.out / "clusters", [clusters], CLUSTERS, params.rows_per_shard)
+    sizes = np.unique(duplicates.stays, return_counts=True)[1]
+    draw_cluster_sizes(io.reports / "cluster_sizes.png", sizes)
+    shutil.rmtree(spill)
+    elapsed_s = time.monotonic() - started_at
+    return _report(catalogue, verdicts, duplicates, sizes) | {
+        "kept_byte_fraction": round(num_bytes_kept / max(1, catalogue.num_bytes), 6),
+        "num_lines_removed": 0 if lines is None else int(lines.goes.sum()),
+        "num_conversations": num_followers["conversations"],
+        "num_rated_responses": num_followers["rated_responses"],
+        "elapsed_s": round(elapsed_s, 3),
+        "megabytes_per_s": round(catalogue.num_bytes / 1e6 / elapsed_s, 3),
+    }
+
+
+def _fingerprint(
+    pieces: Sequence[Piece], params: DedupParams, spill: Path, io: StageIO, sink: Sink
+) -> Catalogue:
+    """The first pass over the texts."""
+    minhash, decontamination = params.minhash, params.decontamination
+    num_bands, num_rows = (minhash.bands, minhash.rows) if minhash is not None else (0, 0)
+    work = partial(
+        fingerprint,
+        minhash=minhash,
+        permutations=permutations(num_bands * num_rows, io.seed),
+        held_out_ngram_words=decontamination.ngram_words if decontamination is not None else 0,
+    )
+    found = map_ordered(work, pieces, io.num_workers)
+    found = _with_progress(pieces, found, sink, "read")
+    return gather(pieces, found, HELD_OUT_FIRST, num_bands, spill)
+
+
+def _verdicts_on_duplicates(catalogue: Catalogue, duplicates: Duplicates) -> Verdicts:
+    num_documents = len(catalogue.ids)
+    goes = duplicates.stays != np.arange(num_documents)
+    reason = np.where(goes, np.where(duplicates.is_exact, EXACT, NEAR), KEPT).astype(np.int8)
+    similarity = np.zeros(num_documents)
+    similarity[goes] = 1.0
+    if catalogue.bands:
+        rows = np.flatnonzero(goes & (catalogue.contents != catalogue.contents[duplicates.stays]))
+        similarity[rows] = similarities(catalogue, rows, duplicates.stays[rows])
+    return Verdicts(reason, np.where(goes, duplicates.stays, -1), similarity)
+
+
+def _inspect(
+    pieces: Sequence[Piece],
+    catalogue: Catalogue,
+    verdicts: Verdicts,
+    params: DedupParams,
+    spill: Path,
+    io: StageIO,
+    sink: Sink,
+) -> Lines | None:
+    """The second pass: mark contaminated documents in `verdicts`, find the lines that go."""
+    decontamination, paragraphs = params.decontamination, params.paragraphs
+    if decontamination is None and paragraphs is None:
+        return None
+    if decontamination is not None:
+        is_left = verdicts.reason[catalogue.is_held_out] == KEPT
+        build_index(catalogue.held_out, is_left, decontamination.max_documents_per_ngram).save(
+            spill
+        )
+    starts = np.cumsum([0] + [piece.group.num_rows for piece in pieces])
+    items = [
+        PieceLeft(piece, verdicts.reason[start:end] == KEPT)
+        for piece, start, end in zip(pieces, starts[:-1], starts[1:], strict=True)
+    ]
+    work = partial(
+        inspect, decontamination=decontamination, index_folder=spill, paragraphs=paragraphs
+    )
+    found = map_ordered(work, items, io.num_workers)
+    lines = SpilledSets(spill / "lines.u64")
+    for start, inspection in zip(
+        starts, _with_progress(pieces, found, sink, "inspected"), strict=False
+    ):
+        lines.append(inspection.lines, inspection.num_lines)
+        if decontamination is not None:
+            leaks = np.flatnonzero(inspection.overlap >= decontamination.min_overlap)
+            verdicts.reason[start + leaks] = CONTAMINATED
+            verdicts.matched[start + leaks] = inspection.held_out[leaks]
+            verdicts.similarity[start + leaks] = inspection.overlap[leaks]
+    if paragraphs is None:
+        return None
+    hashes, first = lines.mapped()
+    counts = np.repeat(verdicts.reason == KEPT, np.diff(first))
+    goes = repeated(hashes, counts, paragraphs.min_occurrences)
+    return Lines(goes, first, paragraphs.min_chars)
+
+
+def _with_progress(
+    pieces: Sequence[Piece], results: Iterable[Item], sink: Sink, unit: str
+) -> Iterator[Item]:
+    """The results of the pieces as they come, counting documents."""
+    total = sum(piece.group.num_rows for piece in pieces)
+    done = 0
+    for piece, result in zip(pieces, results, strict=True):
+        done += piece.group.num_rows
+        sink.progress(done, total, f"documents {unit}")
+        yield result
+
+
+def _refuse_an_empty_result(catalogue: Catalogue, verdicts: Verdicts) -> None:
+    is_training = ~catalogue.is_held_out
+    if (verdicts.reason[is_training] == KEPT).any():
+        return
+    reasons = Counter(REASONS[reason] for reason in verdicts.reason[is_training].tolist())
+    raise DataError(
+        f"none of {is_training.sum():,} training documents is left: {dict(reasons)}",
+        "loosen dedup.minhash.min_jaccard or dedup.decontamination.min_overlap, or add text",
+    )
+
+
+def _names(catalogue: Catalogue, which: NDArray[np.bool_]) -> list[str]:
+    names: list[str] = np.char.decode(catalogue.ids[which], "ascii").tolist()
+    return names
+
+
+def _report(
+    catalogue: Catalogue, verdicts: Verdicts, duplicates: Duplicates, sizes: NDArray[np.int64]
+) -> dict[str, Json]:
+    num_documents = len(catalogue.ids)
+    is_kept = verdicts.reason == KEPT
+    is_copy = duplicates.stays != np.arange(num_documents)
+    across = catalogue.is_held_out != catalogue.is_held_out[duplicates.stays]
+    return {
+        "num_documents": num_documents,
+        "num_kept": int(is_kept.sum()),
+        "num_kept_by_split": {
+            split: int((is_kept & (catalogue.split == number)).sum())
+            for number, split in reversed(list(enumerate(catalogue.splits)))
+        },
+        "kept_fraction": round(float(is_kept.mean()), 6),
+        "removed": {
+            name: int((verdicts.reason == number).sum())
+            for number, name in enumerate(REASONS)
+            if number != KEPT
+        },
+        "num_clusters": int((sizes > 1).sum()),
+        "largest_cluster_documents": int(sizes.max()),
+        "duplicate_fraction": round(float(is_copy.mean()), 6),
+        "num_training_copies_of_held_out": int((is_copy & across).sum()),
+        "num_comparisons": duplicates.num_comparisons,
+        "num_bytes": catalogue.num_bytes,
+    }
