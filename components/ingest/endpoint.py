@@ -15,7 +15,8 @@ from components.ingest.candidates import Candidate
 from components.ingest.crowd import Persona, Rating
 from components.schemas import CATEGORIES, NUM_CATEGORIES
 
-NUM_RETRIES = 6  # on 429 and 5xx, waiting 0.5, 1, 2, ... s or as long as the server says
+NUM_RETRIES = 6  # on 429 and 5xx
+BACKOFF_S = 0.5  # doubled with each retry; a server's Retry-After overrules it
 RETRIED_STATUSES = (429, 500, 502, 503, 504)
 NUM_ATTEMPTS = 3  # at an answer in the form that was asked for
 TIMEOUT_S = 120
@@ -61,7 +62,7 @@ class EndpointCrowd:
             self._session.headers["Authorization"] = f"Bearer {key}"
         retry = Retry(
             NUM_RETRIES,
-            backoff_factor=0.5,
+            backoff_factor=BACKOFF_S,
             status_forcelist=RETRIED_STATUSES,
             allowed_methods=None,
             raise_on_status=False,

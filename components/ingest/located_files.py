@@ -51,12 +51,12 @@ def located_files(
 
 
 def _listed(filesystem: Any, path: str) -> list[str]:
-    # In an address of the web `?` starts the query.
-    signs = "*" if "http" in _protocols(filesystem) else GLOB_SIGNS
-    if any(sign in path for sign in signs):
+    if "http" in _protocols(filesystem) and "*" not in path:
+        return [path]  # a page cannot be asked what it is, and `?` starts the query
+    if any(sign in path for sign in GLOB_SIGNS):
         entries = filesystem.glob(path, detail=True)
         return sorted(name for name, entry in entries.items() if entry["type"] == "file")
-    if filesystem.isfile(path):
+    if filesystem.info(path)["type"] == "file":  # raises if there is nothing
         return [path]
     return sorted(filesystem.find(path))
 

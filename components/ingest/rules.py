@@ -40,7 +40,8 @@ def first_sentences(text: str, min_chars: int, max_chars: int) -> str:
     for paragraph in text.split("\n\n"):
         if LIST_ITEM.match(paragraph):
             break
-        for sentence in SENTENCE_END.split(" ".join(paragraph.split())):
+        line = " ".join(paragraph.split())
+        for sentence in SENTENCE_END.split(line) if line else ():
             length += len(sentence) + bool(sentences)
             if length > max_chars:
                 return _joined(sentences, min_chars)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from components.contract import Sink
-from components.errors import DataError
+from components.errors import DataError, StageError
 from components.ingest import api_models, debian, pypi
 from components.ingest.located_files import located_files
 from components.ingest.params import SourceParams
@@ -41,19 +41,10 @@ def fetch(source: SourceParams, cache: Path, num_workers: int, sink: Sink) -> Fe
     What is downloaded goes to `cache`, once. Raises UserError or DataError, naming source and file,
     for what is missing, empty or of another digest; InfraError if the network fails.
     """
-    match source.kind:
-        case "botocore":
-            files = pinned = _api_model_files(source)
-        case "files":
-            tell = partial(sink.progress, unit="files", source=source.name)
-            here = located_files(source.location, cache, tell)
-            files = pinned = [_file(name, path) for name, path in here]
-        case "deb" | "pypi":
-            reader = debian if source.kind == "deb" else pypi
-            package, pattern = source.location.split()
-            archive, found = reader.package_files(package, pattern, cache)
-            files = [_file(name, path) for name, path in found]
-            pinned = [_file(archive.name, archive)]
+    try:
+        files, pinned = _brought_here(source, cache, sink)
+    except StageError as error:
+        raise type(error)(f"source {source.name}: {error.message}", error.hint) from error
     if not files:
         raise DataError(
             f"source {source.name}: {source.location} matches no file", "correct its location"
@@ -65,6 +56,27 @@ def fetch(source: SourceParams, cache: Path, num_workers: int, sink: Sink) -> Fe
             "fetch it again, or correct sha256 if the new content is meant",
         )
     return Fetched(tuple(files), digest)
+
+
+def _brought_here(
+    source: SourceParams, cache: Path, sink: Sink
+) -> tuple[list[SourceFile], list[SourceFile]]:
+    """The source's files, and those that its digest is of."""
+    match source.kind:
+        case "botocore":
+            files = _api_model_files(source)
+            return files, files
+        case "files":
+            tell = partial(sink.progress, unit="files", source=source.name)
+            here = located_files(source.location, cache, tell)
+            files = [_file(name, path) for name, path in here]
+            return files, files
+        case "deb" | "pypi":
+            reader = debian if source.kind == "deb" else pypi
+            package, pattern = source.location.split()
+            archive, found = reader.package_files(package, pattern, cache)
+            files = [_file(name, path) for name, path in found]
+            return files, [_file(archive.name, archive)]
 
 
 def digest_of(files: Sequence[SourceFile], num_workers: int) -> str:
