@@ -1,5 +1,6 @@
 """A picture of the duplicate clusters."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ from numpy.typing import NDArray
 
 
 def draw_cluster_sizes(path: Path, sizes: NDArray[np.int64]) -> None:
-    """How many clusters have how many documents; bins double, both axes are logarithmic.
+    """How many clusters have how many documents; bins double from 8 on.
 
     `sizes` are of all clusters, those of one document included; they are counted in the title only.
     """
@@ -19,9 +20,13 @@ def draw_cluster_sizes(path: Path, sizes: NDArray[np.int64]) -> None:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     if len(copied):
-        lows = 2 ** np.arange(1, int(np.log2(copied.max())) + 1)
-        counts = np.histogram(copied, np.append(lows, 2 * lows[-1]))[0]
-        labels = [f"{low}–{2 * low - 1}" for low in lows]
+        doubling = 2 ** np.arange(3, max(4, int(np.log2(copied.max())) + 2))
+        edges = np.concatenate((np.arange(2, 8), doubling))
+        edges = edges[: np.searchsorted(edges, copied.max(), side="right") + 1]
+        counts = np.histogram(copied, edges)[0]
+        labels = [
+            f"{low}" if high == low + 1 else f"{low}–{high - 1}" for low, high in pairwise(edges)
+        ]
         bars = axes.bar(labels, counts, color="#2b6cb0", width=0.9)
         axes.bar_label(bars, [f"{count:,}" if count else "" for count in counts], padding=2)
         axes.set_yscale("symlog")

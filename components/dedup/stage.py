@@ -229,6 +229,7 @@ def _report(
         },
         "num_clusters": int((sizes > 1).sum()),
         "largest_cluster_documents": int(sizes.max()),
+        "largest_cluster_fraction": round(float(sizes.max()) / num_documents, 6),
         "duplicate_fraction": round(float(is_copy.mean()), 6),
         "num_training_copies_of_held_out": int((is_copy & across).sum()),
         "num_comparisons": duplicates.num_comparisons,
