@@ -7,6 +7,7 @@ from pathlib import Path
 from components.errors import DataError, InfraError, UserError
 
 NETWORK_SIGNS = ("Failed to fetch", "Could not resolve", "Temporary failure", "Could not connect")
+NETWORK_HINT = "check the network and apt's sources, then run again"
 
 
 def package_files(package: str, pattern: str, cache: Path) -> tuple[Path, list[tuple[str, Path]]]:
@@ -41,8 +42,15 @@ def _download(package: str, folder: Path) -> Path:
             _run(["apt-get", "download", package], partial, what)
         except (DataError, InfraError):  # the machine's lists are empty or old: fetch our own
             lists = _own_lists(folder.parent / "apt")
-            _run(["apt-get", *lists, "update"], partial, what)
-            _run(["apt-get", *lists, "download", package], partial, what)
+            said = _run(["apt-get", *lists, "update"], partial, what)
+            try:
+                _run(["apt-get", *lists, "download", package], partial, what)
+            except DataError as error:
+                if _failed_to_reach(said):  # then nobody knows whether there is such a package
+                    raise InfraError(
+                        f"{what}: apt-get update failed: {said.splitlines()[0]}", NETWORK_HINT
+                    ) from error
+                raise
         for deb in partial.glob("*.deb"):
             deb.rename(folder / deb.name)
         found = sorted(folder.glob("*.deb"))
@@ -57,12 +65,14 @@ def _own_lists(folder: Path) -> list[str]:
         (folder / name).mkdir(parents=True, exist_ok=True)
     return [
         f"-oDir::State={folder.absolute() / 'state'}",
+        f"-oDir::State::lists={folder.absolute() / 'state/lists'}",
         "-oDir::State::status=/var/lib/dpkg/status",
         f"-oDir::Cache={folder.absolute() / 'cache'}",
     ]
 
 
-def _run(command: list[str], folder: Path, what: str) -> None:
+def _run(command: list[str], folder: Path, what: str) -> str:
+    """Run to success and return the standard error output."""
     try:
         done = subprocess.run(
             command,
@@ -80,6 +90,11 @@ def _run(command: list[str], folder: Path, what: str) -> None:
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith(("E:", "dpkg"))]
         line = errors[0] if errors else f"{command[0]} ended with {done.returncode}"
-        if any(sign in done.stderr for sign in NETWORK_SIGNS):
-            raise InfraError(f"{what}: {line}", "check the network, then run again")
+        if _failed_to_reach(done.stderr):
+            raise InfraError(f"{what}: {line}", NETWORK_HINT)
         raise DataError(f"{what}: {line}", "check the name and the version of the package")
+    return done.stderr
+
+
+def _failed_to_reach(said: str) -> bool:
+    return any(sign in said for sign in NETWORK_SIGNS)

@@ -48,7 +48,8 @@ def plot_votes(path: Path, rater: str, votes: Mapping[str, NDArray[np.int64]]) -
             kinds, share, left=left, color=COLOURS[category], label=CATEGORIES[category]
         )
         labels = [f"{value:.0%}" if value >= 0.05 else "" for value in share]
-        axes.bar_label(bars, labels, label_type="center", fontsize=8)
+        ink = "white" if category in (0, NUM_CATEGORIES - 1) else "black"
+        axes.bar_label(bars, labels, label_type="center", fontsize=8, color=ink)
         left += share
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
