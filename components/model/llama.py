@@ -3,27 +3,32 @@
 Architecture as Yi's (arXiv 2403.04652, Table 1): RMSNorm, SwiGLU, RoPE, GQA, untied embeddings.
 """
 
+import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from components.errors import DataError
+from components.errors import DataError, UserError
+from components.model.attention import VARLEN
 from components.tokens import END_OF_TEXT_ID, IM_END_ID, START_OF_TEXT_ID, UNKNOWN_ID
 
 WEIGHTS = "model.safetensors"
 TOKENIZER_FILES = ("tokenizer", "special_tokens", "chat_template")
-ATTENTION = {"sdpa": "sdpa", "flex": "flex_attention"}
+ATTENTION = {"sdpa": "sdpa", "varlen": VARLEN, "flex": "flex_attention"}
 """Our name of an attention implementation, and transformers'."""
+Attention = Literal["sdpa", "varlen", "flex"]
 
 
 def default_device() -> torch.device:
     """The GPU of this rank if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
 
 
 def llama_config(
@@ -57,11 +62,16 @@ def llama_config(
     )
 
 
-def build_model(config: LlamaConfig, *, seed: int, attention: str = "sdpa") -> LlamaForCausalLM:
+def build_model(
+    config: LlamaConfig, *, seed: int, attention: Attention = "sdpa"
+) -> LlamaForCausalLM:
     """A freshly initialised model in fp32 on the default device; equal for equal seeds.
 
-    `attention` is `sdpa` or `flex` (torch's flex_attention, which skips masked-out blocks).
+    `attention`: `sdpa` masks other documents away; `varlen` (for packed rows only) never computes
+    them; `flex` is torch's flex_attention, which skips whole blocks of them, on a GPU only.
     """
+    if attention == "flex" and default_device().type == "cpu":
+        raise UserError("attention: flex has no gradient on a CPU", "choose varlen or sdpa")
     torch.manual_seed(seed)
     config._attn_implementation = ATTENTION[attention]
     model: Any = LlamaForCausalLM(config)
@@ -75,7 +85,7 @@ def build_model(config: LlamaConfig, *, seed: int, attention: str = "sdpa") -> L
     return built
 
 
-def load_model(folder: Path, *, attention: str = "sdpa") -> LlamaForCausalLM:
+def load_model(folder: Path, *, attention: Attention = "sdpa") -> LlamaForCausalLM:
     """A saved model in fp32 on the default device, in evaluation mode.
 
     Raises DataError if the folder holds no whole model.
@@ -109,7 +119,12 @@ def save_model(model: Any, tokenizer_folder: Path, folder: Path) -> None:
     weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / WEIGHTS).chmod(0o644)
-    for path in sorted(tokenizer_folder.iterdir()):
+    copy_tokenizer(tokenizer_folder, folder)
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """Copy the tokenizer's files of one folder into another."""
+    for path in sorted(source.iterdir()):
         if path.name.startswith(TOKENIZER_FILES):
             shutil.copyfile(path, folder / path.name)
 

@@ -6,7 +6,9 @@ A row's `position_ids` restart at 0 where a document begins; that alone marks th
 from typing import Any
 
 from torch import Tensor
-from torch.nn import functional
+
+from components.model.attention import VARLEN, document_lengths
+from components.model.cross_entropy import linear_cross_entropy
 
 IGNORED = -100
 """Target of a position that counts for nothing: padding, a prompt, a document's last token."""
@@ -17,14 +19,19 @@ def hidden_states(
 ) -> Tensor:
     """Last hidden states (rows, length, width), after the final norm.
 
-    Neither a mask nor a cache is passed: transformers then reads the boundaries from the
-    positions and forbids attention across them. `embeddings` (rows, length, width) replace the
+    Neither a mask nor a cache is passed: transformers (or `varlen`, see
+    `components.model.attention`) then reads the boundaries from the positions and forbids
+    attention across them. `embeddings` (rows, length, width) replace the
     input table's.
     """
     if embeddings is None:
         embeddings = model.model.embed_tokens(input_ids)
+    boundaries: dict[str, Any] = {}
+    if model.config._attn_implementation == VARLEN:
+        lengths = document_lengths(position_ids)
+        boundaries = {"lengths": lengths if lengths.is_cuda else lengths.tolist()}
     output: Tensor = model.model(
-        inputs_embeds=embeddings, position_ids=position_ids, use_cache=False
+        inputs_embeds=embeddings, position_ids=position_ids, use_cache=False, **boundaries
     ).last_hidden_state
     return output
 
@@ -48,6 +55,5 @@ def next_token_loss(
     """
     chosen = targets != IGNORED
     hidden = hidden_states(model, input_ids, position_ids, embeddings)[chosen]
-    logits = model.lm_head(hidden).float()
-    total = functional.cross_entropy(logits, targets[chosen], reduction="sum")
+    total = linear_cross_entropy(hidden, model.lm_head.weight, targets[chosen])
     return total, int(hidden.shape[0])

@@ -50,7 +50,7 @@ class PretrainParams(Section):
     checkpoints: CheckpointParams
     evaluate_every_steps: int = Field(ge=0, description="0: only before and after")
     max_valid_tokens: int = Field(ge=1024, description="of the validation split, whole documents")
-    attention: Literal["sdpa", "flex"]
+    attention: Literal["sdpa", "varlen", "flex"]
     compile: bool = Field(description="torch.compile the model; for GPUs")
 
     @model_validator(mode="after")

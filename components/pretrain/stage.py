@@ -25,6 +25,7 @@ from components.train.curve import plot_curve
 from components.train.guard import GuardSettings
 from components.train.loop import Batch, Loss, mean_loss, train
 from components.train.packing import batch_of, micro_batches, pack, rows_at
+from components.train.parallel import rank
 from components.train.schedule import schedule
 from components.train.update import AdamWSettings
 
@@ -50,7 +51,7 @@ def run(params: PretrainParams, io: StageIO, sink: Sink) -> Report:
         attention=params.attention,
     )
     if params.compile:
-        model.compile()
+        model.model.compile()
     rate = schedule(num_steps=params.num_steps, **params.schedule.model_dump())
     tokens_per_parameter = params.num_steps * batch.tokens_per_batch / num_parameters(model)
     sink.info(
@@ -78,9 +79,10 @@ def run(params: PretrainParams, io: StageIO, sink: Sink) -> Report:
         evaluate_every_steps=params.evaluate_every_steps,
         flops_per_token=flops_per_token(model, batch.row_length),
     )
-    save_model(model, tokenizer, io.out / "model")
-    io.reports.mkdir(parents=True, exist_ok=True)
-    plot_curve(result, rate, "valid/loss_nats", "pretrain", io.reports / "loss.png")
+    if rank() == 0:
+        save_model(model, tokenizer, io.out / "model")
+        io.reports.mkdir(parents=True, exist_ok=True)
+        plot_curve(result, rate, "valid/loss_nats", "pretrain", io.reports / "loss.png")
     (_, before), *_, (_, after) = result.evaluations
     return {
         "num_steps": params.num_steps,

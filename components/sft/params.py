@@ -25,7 +25,7 @@ class SftParams(Section):
     checkpoints: CheckpointParams
     evaluate_every_steps: int = Field(ge=0, description="0: only before and after")
     max_valid_conversations: int = Field(ge=16)
-    attention: Literal["sdpa", "flex"]
+    attention: Literal["sdpa", "varlen", "flex"]
     compile: bool = Field(description="torch.compile the model; for GPUs")
 
     @model_validator(mode="after")

@@ -24,6 +24,7 @@ from components.train import stop
 from components.train.checkpoint import Checkpoint, load_newest_checkpoint, save_checkpoint
 from components.train.guard import Guard, GuardSettings
 from components.train.hardware import model_flops_utilisation, peak_flops_per_s
+from components.train.parallel import ZeroUpdate, world_size
 from components.train.update import AdamWSettings, LocalUpdate, Update
 
 Batch = Mapping[str, Tensor]
@@ -234,8 +235,10 @@ def autocast(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def make_update(model: nn.Module, optimiser: AdamWSettings, max_grad_norm: float) -> Update:
-    """Plain AdamW on one rank."""
-    return LocalUpdate(model, optimiser, max_grad_norm)
+    """Plain AdamW on one rank, ZeRO-1 on several."""
+    if world_size() == 1:
+        return LocalUpdate(model, optimiser, max_grad_norm)
+    return ZeroUpdate(model, optimiser, max_grad_norm)
 
 
 def random_state(seed: int, step: int, micro_batch: int) -> int:
