@@ -52,10 +52,9 @@ def data_folder(requirement: str) -> Path:
     return Path(str(metadata.distribution(name).locate_file("botocore/data")))
 
 
-def model_files(data: Path) -> list[Path]:
-    """The latest version of each service's model, sorted by service."""
-    latest = {path.parent.parent.name: path for path in sorted(data.glob("*/*/service-2.json*"))}
-    return [latest[service] for service in sorted(latest)]
+def model_files(data: Path, pattern: str) -> list[Path]:
+    """The models whose `<service>/<version>` matches the glob, sorted by service and version."""
+    return sorted(data.glob(f"{pattern}/service-2.json*"))
 
 
 def read_operations(path: Path) -> Iterator[Operation]:

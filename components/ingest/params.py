@@ -22,7 +22,7 @@ class SourceParams(Section):
     kind: Kind
     location: str = Field(
         min_length=1,
-        description="botocore: `botocore==VERSION`; files: path, glob or fsspec URL; "
+        description="botocore: `botocore==VERSION SERVICE/VERSION`, a glob; files: path, glob or fsspec URL; "
         "deb: `PACKAGE GLOB`; pypi: `NAME==VERSION GLOB`",
     )
     content: Content
@@ -37,7 +37,7 @@ class SourceParams(Section):
     @model_validator(mode="after")
     def _location_fits_kind(self) -> Self:
         parts = self.location.split()
-        if self.kind in ("deb", "pypi") and len(parts) != 2:
+        if self.kind != "files" and len(parts) != 2:
             raise ValueError(
                 f"source {self.name}: location of kind {self.kind} is a package and a glob "
                 f"with a space between, not {self.location!r}"

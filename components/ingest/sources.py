@@ -96,10 +96,11 @@ def file_sha256(path: Path) -> str:
 
 
 def _api_model_files(source: SourceParams) -> list[SourceFile]:
-    data = api_models.data_folder(source.location)
+    package, pattern = source.location.split()
+    data = api_models.data_folder(package)
     return [
-        _file(f"{source.location}/{path.relative_to(data).as_posix()}", path)
-        for path in api_models.model_files(data)
+        _file(f"{package}/{path.relative_to(data).as_posix()}", path)
+        for path in api_models.model_files(data, pattern)
     ]
 
 

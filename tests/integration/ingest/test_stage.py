@@ -242,7 +242,7 @@ BROKEN: dict[str, tuple[Callable[[Path], dict[str, Any]], type[Exception], str]]
     ),
     "unknown format": (lambda at: write(at / "a.doc", b"x"), UserError, r"unknown format \.doc"),
     "another botocore": (
-        lambda at: source("mine", "botocore==0.1", kind="botocore"),
+        lambda at: source("mine", "botocore==0.1 */*", kind="botocore"),
         UserError,
         "but .* is installed",
     ),

@@ -54,14 +54,15 @@ def test_another_version_than_the_pinned_one_is_refused_with_what_to_do() -> Non
 def test_the_installed_package_is_found_where_it_is() -> None:
     folder = data_folder(f"botocore=={botocore.__version__}")
     assert folder == Path(botocore.__path__[0]) / "data"
-    assert len(model_files(folder)) > 400
+    assert len(model_files(folder, "*/*")) == 467
 
 
-def test_the_latest_version_of_each_service_is_taken(tmp_path: Path) -> None:
-    write_model(tmp_path, "store", "2014-09-30")
-    latest = write_model(tmp_path, "store", "2020-01-02")
+def test_the_glob_chooses_services_and_versions(tmp_path: Path) -> None:
+    old = write_model(tmp_path, "store", "2014-09-30")
+    new = write_model(tmp_path, "store", "2020-01-02")
     other = write_model(tmp_path, "attic", "1999-01-01")
-    assert model_files(tmp_path) == [other, latest]
+    assert model_files(tmp_path, "*/*") == [other, old, new]
+    assert model_files(tmp_path, "store/*") == [old, new]
 
 
 def test_operations_come_with_their_members(tmp_path: Path) -> None:

@@ -69,9 +69,9 @@ def test_two_sources_of_one_name_are_refused() -> None:
     [
         ({"kind": "deb", "location": "sqlite3-doc"}, "is a package and a glob"),
         ({"kind": "pypi", "location": "thing *.txt"}, "names a version, such as pypi==1.0"),
-        ({"kind": "botocore", "location": "botocore"}, "names a version"),
+        ({"kind": "botocore", "location": "botocore */*"}, "names a version"),
         (
-            {"kind": "botocore", "location": "botocore==1", "content": "ratings"},
+            {"kind": "botocore", "location": "botocore==1 */*", "content": "ratings"},
             "content of kind botocore is documents, not ratings",
         ),
         ({"sha256": "abc"}, "should match pattern"),
