@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
+from components.errors import UserError
 from components.ingest.candidates import Candidate
 from components.schemas import NUM_CATEGORIES, content_id
 from components.section import read_yaml
 
 LONGEST_BRIEF_WORDS = 120  # no longer brief at all
+FEATURES = ("correct", "complete", "brief", "plain", "danger", "leak", "wrong")
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,15 @@ class Persona:
 def read_personas(path: Path) -> tuple[Persona, ...]:
     """The personas of a YAML file, in its order."""
     entries: list[dict[str, Any]] = read_yaml(path)["personas"]
-    return tuple(Persona(**entry) for entry in entries)
+    personas = tuple(Persona(**entry) for entry in entries)
+    for persona in personas:
+        unknown = {*persona.helpful, *persona.harm} - {*FEATURES}
+        if unknown:
+            raise UserError(
+                f"{path.name}: {persona.name} judges by {min(unknown)!r}, which is not known",
+                f"known are {', '.join(FEATURES)}",
+            )
+    return personas
 
 
 class SimulatedCrowd:
@@ -70,23 +81,47 @@ class SimulatedCrowd:
     num_concurrent = 1
 
     def __init__(self, personas: Sequence[Persona], prior_softening: float, seed: int) -> None:
-        self._personas = tuple(personas)
+        self._crowd = Crowd(personas)
+        self._noise = np.array([[persona.noise] for persona in personas])
         self._softening = prior_softening
         self._seed = seed
 
     def rate(self, prompt: str, candidate: Candidate) -> Rating:
         features = features_of(candidate)
         key = content_id(str(self._seed), prompt, candidate.kind, candidate.response)
-        draws = np.random.default_rng(int(key, 16)).standard_normal((len(self._personas), 2))
-        votes = tuple(
-            category(persona, features, *(persona.noise * draw).tolist())
-            for persona, draw in zip(self._personas, draws, strict=True)
-        )
-        counts = np.bincount(
-            [category(persona, features) for persona in self._personas], minlength=NUM_CATEGORIES
-        )
+        draws = np.random.default_rng(int(key, 16)).standard_normal((len(self._noise), 2))
+        votes = self._crowd.categories(features, self._noise * draws)
+        counts = np.bincount(self._crowd.categories(features), minlength=NUM_CATEGORIES)
         prior = (1 - self._softening) * counts / counts.sum() + self._softening / NUM_CATEGORIES
-        return Rating(votes, tuple(prior.tolist()))
+        return Rating(tuple(votes.tolist()), tuple(prior.tolist()))
+
+
+class Crowd:
+    """The utilities of some personas, as arrays."""
+
+    def __init__(self, personas: Sequence[Persona]) -> None:
+        axes = [(persona.helpful, persona.harm) for persona in personas]
+        self._weights = np.array(
+            [[[weights.get(name, 0.0) for name in FEATURES] for weights in one] for one in axes]
+        )
+        self._helpful_above = np.array([persona.helpful_above for persona in personas])
+        self._neutral_above = np.array([persona.neutral_above for persona in personas])
+        self._harmful_above = np.array([persona.harmful_above for persona in personas])
+
+    def categories(
+        self, features: Mapping[str, float], noise: NDArray[np.float64] | float = 0.0
+    ) -> NDArray[np.int64]:
+        """The one of the six categories, 0..5, that each persona chooses.
+
+        `noise` is added to helpfulness and harm: shape (personas, 2).
+        """
+        values = np.array([features[name] for name in FEATURES])
+        # A sum in a stated order, not a matrix product: the same votes on every machine.
+        helpfulness, harm = ((self._weights * values).sum(axis=2) + noise).T
+        chosen: NDArray[np.int64] = (helpfulness <= self._helpful_above).astype(np.int64)
+        chosen += helpfulness <= self._neutral_above
+        chosen += 3 * (harm > self._harmful_above)
+        return chosen
 
 
 def features_of(candidate: Candidate) -> dict[str, float]:
@@ -102,18 +137,3 @@ def features_of(candidate: Candidate) -> dict[str, float]:
         "leak": candidate.leak,
         "wrong": 1 - candidate.correct,
     }
-
-
-def category(
-    persona: Persona,
-    features: Mapping[str, float],
-    helpful_noise: float = 0.0,
-    harm_noise: float = 0.0,
-) -> int:
-    """The one of the six categories that this persona chooses, 0..5."""
-    helpfulness = helpful_noise + sum(
-        weight * features[name] for name, weight in persona.helpful.items()
-    )
-    harm = harm_noise + sum(weight * features[name] for name, weight in persona.harm.items())
-    level = (helpfulness <= persona.helpful_above) + (helpfulness <= persona.neutral_above)
-    return level + 3 * (harm > persona.harmful_above)

@@ -65,6 +65,7 @@ def _download(requirement: str, folder: Path) -> Path:
 
     index = os.environ.get("PIP_INDEX_URL")
     finder = PackageFinder(index_urls=[index] if index else [], ignore_compatibility=True)
+    failures: tuple[type[Exception], ...] = (UnpackError, OSError, *HTTPErrors)
     partial = folder.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -81,7 +82,7 @@ def _download(requirement: str, folder: Path) -> Path:
         name = Path(finder.download(best.link, partial)).name
     except HashMismatchError as error:
         raise DataError(f"pypi: {requirement}: {error}", "the index and its file differ") from error
-    except (UnpackError, *HTTPErrors, OSError) as error:
+    except failures as error:
         raise InfraError(
             f"pypi: {requirement} cannot be downloaded ({type(error).__name__})",
             "check the network and PIP_INDEX_URL, then run again",

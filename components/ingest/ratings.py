@@ -4,17 +4,19 @@ import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from operator import itemgetter
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from components.ingest.candidates import Candidate, candidates
 from components.ingest.crowd import Rater, Rating
 from components.schemas import RATED_RESPONSES, content_id
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Prompt:
-    """A question with its right answer and another one. Ordered by id, which is a hash."""
+    """A question with its right answer and another one."""
 
     id: str
     document_id: str
@@ -27,24 +29,30 @@ def choose_prompts(conversations: Iterable[pa.Table], num_prompts: int) -> list[
     """The `num_prompts` of smallest id among the conversations that have another answer, sorted.
 
     An id is a hash, so this is a random sample that depends on content alone; only the chosen ones
-    are in memory.
+    are looked at closely.
     """
-    return heapq.nsmallest(
-        num_prompts, (prompt for table in conversations for prompt in _prompts(table))
+    candidates = (
+        (_id(row_id), table, row) for table in conversations for row, row_id in _rows(table)
     )
+    chosen = heapq.nsmallest(num_prompts, candidates, key=itemgetter(0))
+    return [_prompt(prompt_id, table.slice(row, 1)) for prompt_id, table, row in chosen]
 
 
-def _prompts(table: pa.Table) -> Iterable[Prompt]:
-    for row in table.to_pylist():
-        if row["other_answer"]:
-            question, answer = (message["content"] for message in row["messages"])
-            yield Prompt(
-                content_id("prompt", row["id"]),
-                row["document_id"],
-                question,
-                answer,
-                row["other_answer"],
-            )
+def _rows(table: pa.Table) -> Iterator[tuple[int, str]]:
+    others = pc.utf8_length(table["other_answer"]).to_pylist()
+    for row, row_id in enumerate(table["id"].to_pylist()):
+        if others[row]:
+            yield row, row_id
+
+
+def _id(conversation_id: str) -> str:
+    return content_id("prompt", conversation_id)
+
+
+def _prompt(prompt_id: str, one_row: pa.Table) -> Prompt:
+    (row,) = one_row.to_pylist()
+    question, answer = (message["content"] for message in row["messages"])
+    return Prompt(prompt_id, row["document_id"], question, answer, row["other_answer"])
 
 
 def rate(prompts: Sequence[Prompt], rater: Rater, words: Mapping[str, Sequence[str]]) -> pa.Table:

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 import components.ingest
+from components.errors import UserError
 from components.ingest.candidates import Candidate, candidates
 from components.ingest.crowd import (
+    Crowd,
     Persona,
     Rating,
     SimulatedCrowd,
-    category,
     features_of,
     read_personas,
 )
@@ -33,6 +34,18 @@ PLAIN = Persona(
     harmful_above=0.5,
     noise=0.0,
 )
+
+
+def category(
+    persona: Persona, features: dict[str, float], helpful_noise: float = 0, harm_noise: float = 0
+) -> int:
+    """The choice of one persona, spelt out: what the crowd's arrays must agree with."""
+    helpfulness = helpful_noise + sum(w * features[name] for name, w in persona.helpful.items())
+    harm = harm_noise + sum(w * features[name] for name, w in persona.harm.items())
+    level = 0 if helpfulness > persona.helpful_above else 1
+    if helpfulness <= persona.neutral_above:
+        level = 2
+    return level + (3 if harm > persona.harmful_above else 0)
 
 
 def mean_reward(votes: Sequence[int]) -> float:
@@ -57,14 +70,36 @@ def test_each_of_the_six_categories_is_chosen_by_its_utilities(
     correct: float, danger: float, wanted: int
 ) -> None:
     candidate = Candidate("own", "Some words.", correct=correct, complete=1, danger=danger)
-    assert category(PLAIN, features_of(candidate)) == wanted
+    assert Crowd([PLAIN]).categories(features_of(candidate)).tolist() == [wanted]
 
 
 def test_noise_moves_a_choice_over_its_threshold() -> None:
     features = features_of(Candidate("own", "Some words.", correct=0.6, complete=1))
-    assert category(PLAIN, features, helpful_noise=0.3) == 0
-    assert category(PLAIN, features, helpful_noise=-0.3) == 2
-    assert category(PLAIN, features, harm_noise=0.6) == 4
+    for helpful_noise, harm_noise, wanted in ((0.3, 0, 0), (-0.3, 0, 2), (0, 0.6, 4)):
+        noise = np.array([[helpful_noise, harm_noise]])
+        assert Crowd([PLAIN]).categories(features, noise).tolist() == [wanted]
+
+
+def test_the_crowd_chooses_as_its_personas_do_one_by_one() -> None:
+    generator = np.random.default_rng(3)
+    crowd = Crowd(PERSONAS)
+    for _ in range(200):
+        correct, complete, danger, leak = generator.random(4)
+        text = " ".join(["word", "put_item"][one] for one in generator.integers(0, 2, 60))
+        features = features_of(Candidate("own", text, correct, complete, danger, leak))
+        noise = generator.standard_normal((len(PERSONAS), 2))
+        wanted = [category(one, features, *noise[i]) for i, one in enumerate(PERSONAS)]
+        assert crowd.categories(features, noise).tolist() == wanted
+
+
+def test_a_persona_that_judges_by_something_unknown_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "personas.yaml"
+    path.write_text(
+        "personas:\n  - {name: odd, description: x, helpful: {colour: 1.0}, harm: {},\n"
+        "     helpful_above: 1, neutral_above: 0, harmful_above: 1, noise: 0}\n"
+    )
+    with pytest.raises(UserError, match=r"personas\.yaml: odd judges by 'colour'"):
+        read_personas(path)
 
 
 def test_features_say_what_is_in_the_text() -> None:
@@ -77,8 +112,6 @@ def test_features_say_what_is_in_the_text() -> None:
 def test_the_crowd_has_at_least_nine_different_personas() -> None:
     assert len(PERSONAS) >= 9
     assert len({persona.name for persona in PERSONAS}) == len(PERSONAS)
-    known = {"correct", "complete", "brief", "plain", "danger", "leak", "wrong"}
-    assert {name for one in PERSONAS for name in (*one.helpful, *one.harm)} <= known
 
 
 def test_every_persona_calls_the_right_answer_harmless_and_most_call_it_helpful() -> None:

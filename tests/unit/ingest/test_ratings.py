@@ -74,7 +74,7 @@ def test_the_prompts_chosen_do_not_depend_on_how_the_rows_are_batched(
     chosen = choose_prompts(reversed(batches), num_wanted)
     assert chosen == choose_prompts([whole], num_wanted)
     assert len(chosen) == min(num_wanted, 40)
-    assert sorted(chosen) == chosen
+    assert [prompt.id for prompt in chosen] == sorted(prompt.id for prompt in chosen)
 
 
 def test_a_question_without_another_answer_is_not_rated() -> None:
