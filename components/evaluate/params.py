@@ -2,24 +2,8 @@
 
 from pydantic import Field, model_validator
 
+from components.measure.params import BitsParams, TaskParams
 from components.section import Section
-
-
-class BitsParams(Section):
-    max_tokens: int = Field(ge=1024, description="of test documents, taken evenly from the split")
-    context_tokens: int = Field(ge=2, description="the longest row a token is predicted in")
-    stride_tokens: int = Field(
-        ge=1, description="how far one row of a long document is from the next"
-    )
-
-    @model_validator(mode="after")
-    def _overlap(self) -> "BitsParams":
-        if self.stride_tokens > self.context_tokens:
-            raise ValueError(
-                f"stride_tokens is {self.stride_tokens}; it must not exceed context_tokens "
-                f"{self.context_tokens}, or tokens would be skipped"
-            )
-        return self
 
 
 class NgramParams(Section):
@@ -31,11 +15,6 @@ class CompressorParams(Section):
     xz_preset: int = Field(ge=0, le=9)
     zstd_level: int = Field(ge=1, le=22)
     max_dictionary_mb: int = Field(ge=1, le=1024, description="of training text, the primed zstd's")
-
-
-class TaskParams(Section):
-    rules: list[str] = Field(min_length=1, description="conversations the task is made from")
-    num_items: int = Field(ge=2)
 
 
 class PreferenceParams(Section):
