@@ -81,6 +81,22 @@ def stage_io(folder: Path, inputs: Mapping[str, Path], num_workers: int = 1) -> 
     )
 
 
+def documentation(services: Sequence[str]) -> list[str]:
+    """Real text: the operations of some services, as ingest extracts them from botocore."""
+    from importlib.metadata import version
+
+    from components.ingest.api_models import data_folder, model_files, read_operations, render
+    from components.ingest.extract import html_to_text
+
+    data = data_folder(f"botocore=={version('botocore')}")
+    return [
+        html_to_text(render(operation), "resiliparse_main")
+        for service in services
+        for path in model_files(data, f"{service}/*")
+        for operation in read_operations(path)
+    ]
+
+
 def plain_words(text: str) -> list[str]:
     """What `components.words` calls a word, one character after the other."""
     words: list[str] = []

@@ -142,8 +142,8 @@ def _clean_documents(piece: Piece, params: CleanParams, rules: RulesOfLanguage) 
         keep_languages=params.language.keep,
         rules_of=rules,
     )
-    kept = [row for row, reason in enumerate(reasons) if reason == KEPT]
-    removed = [row for row, reason in enumerate(reasons) if reason != KEPT]
+    is_kept = np.array([reason == KEPT for reason in reasons], bool)
+    kept, removed = np.flatnonzero(is_kept), np.flatnonzero(~is_kept)
     texts, pii = anonymise([scored.texts[row] for row in kept], params.pii)
     titles, pii_in_titles = anonymise(table["title"].take(kept).to_pylist(), params.pii)
     rejected = table.take(removed)
