@@ -14,22 +14,22 @@ COLOURS = ("#1b7837", "#7fbf7b", "#d9d9d9", "#fdae61", "#f46d43", "#a50026")
 def plot_document_lengths(
     path: Path, edges: NDArray[np.float64], counts: Mapping[str, Sequence[int]]
 ) -> None:
-    """One line for each source: the share of its documents in each bin of length."""
+    """One panel for each source, below each other on one scale: its documents by length."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(8, 1.2 + max(2.5, 0.9 * len(counts))), layout="constrained")
+    panels = figure.subplots(len(counts), 1, sharex=True, squeeze=False)[:, 0]
     used = np.flatnonzero(np.sum(list(counts.values()), axis=0))
-    for source, found in counts.items():
-        share = np.asarray(found) / max(1, sum(found))
-        label = f"{source}: {sum(found):,} documents"
-        axes.stairs(share, edges, label=label, fill=len(counts) == 1)
-    axes.set_xscale("log")
-    axes.set_xlim(edges[max(0, used[0] - 1)], edges[min(len(edges) - 1, used[-1] + 2)])
-    axes.set_xlabel("length of a document, characters")
-    axes.set_ylabel("share of the source's documents")
-    axes.set_title("Document lengths by source")
-    axes.legend()
+    for axes, (source, found) in zip(panels, counts.items(), strict=True):
+        axes.stairs(found, edges, fill=True)
+        axes.set_title(f"{source}: {sum(found):,}", loc="left", fontsize=9)
+        axes.locator_params(axis="y", nbins=3)
+        axes.tick_params(labelsize=8)
+    panels[0].set_xscale("log")
+    panels[0].set_xlim(edges[max(0, used[0] - 1)], edges[min(len(edges) - 1, used[-1] + 2)])
+    panels[-1].set_xlabel("length of a document, characters")
+    figure.supylabel("documents in a bin, ten bins for each power of ten", fontsize=9)
+    figure.suptitle("Document lengths by source")
     figure.savefig(path, dpi=120)
 
 
