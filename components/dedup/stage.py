@@ -196,8 +196,9 @@ def _refuse_an_empty_result(catalogue: Catalogue, verdicts: Verdicts) -> None:
     if (verdicts.reason[is_training] == KEPT).any():
         return
     reasons = Counter(REASONS[reason] for reason in verdicts.reason[is_training].tolist())
+    found = ", ".join(f"{number:,} {reason}" for reason, number in reasons.most_common())
     raise DataError(
-        f"none of {is_training.sum():,} training documents is left: {dict(reasons)}",
+        f"none of {is_training.sum():,} training documents is left: {found or 'there was none'}",
         "loosen dedup.minhash.min_jaccard or dedup.decontamination.min_overlap, or add text",
     )
 
