@@ -1,0 +1,173 @@
+"""Training tokens/s against transformers' Trainer: same model, same packed rows, same process.
+
+python -m benchmarks.train                                    # the demo's model, fp32
+python -m benchmarks.train --size 125m --compile --attention varlen   # on a GPU, bf16
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from components.metrics import QuietSink
+from components.model.llama import (
+    build_model,
+    default_device,
+    flops_per_token,
+    llama_config,
+    num_parameters,
+)
+from components.model.packed import IGNORED
+from components.pretrain.stage import language_loss
+from components.train.guard import GuardSettings
+from components.train.hardware import model_flops_utilisation, peak_flops_per_s
+from components.train.loop import train
+from components.train.packing import batch_of, pack
+from components.train.update import AdamWSettings
+
+SIZES = {
+    # vocabulary, width, SwiGLU width, layers, heads, kv heads
+    "demo": (4096, 128, 320, 3, 4, 2),
+    "125m": (32768, 768, 2048, 12, 12, 4),
+    "350m": (32768, 1024, 2816, 24, 16, 4),
+}
+WARMUP_STEPS = 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", choices=SIZES, default="demo")
+    parser.add_argument("--row-length", type=int, default=512)
+    parser.add_argument("--rows", type=int, default=4, help="rows of a batch")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--attention", choices=("sdpa", "varlen", "flex"), default="varlen")
+    parser.add_argument("--compile", action="store_true", help="both sides")
+    arguments = parser.parse_args()
+
+    vocabulary = SIZES[arguments.size][0]
+    rng = np.random.default_rng(0)
+    # Lengths as in the demo's corpus: a median of 150 tokens and a long tail.
+    lengths = np.clip(rng.lognormal(5.0, 0.9, 20_000), 8, 4096).astype(np.int64)
+    pieces = [rng.integers(9, vocabulary, length) for length in lengths]
+    packing = pack(lengths, arguments.row_length, seed=0)
+    num_steps = arguments.steps + WARMUP_STEPS
+    batches = [
+        batch_of(
+            packing,
+            np.arange(step * arguments.rows, (step + 1) * arguments.rows) % len(packing.rows),
+            pieces.__getitem__,
+        )
+        for step in range(num_steps)
+    ]
+    for run in (ours, theirs):
+        model = new_model(
+            arguments.size, arguments.row_length, arguments.attention if run is ours else "sdpa"
+        )
+        if arguments.compile and run is ours:
+            model.model.compile()
+        seconds = run(model, batches, arguments.compile)
+        rate = arguments.row_length * arguments.rows / seconds
+        peak = peak_flops_per_s(default_device())
+        flops = flops_per_token(model, arguments.row_length)
+        mfu = model_flops_utilisation(rate, flops, peak) if peak else float("nan")
+        print(
+            f"{run.__name__:7s} {num_parameters(model):,} parameters  {rate:,.0f} tokens/s  MFU {mfu:.1%}"
+        )
+
+
+def new_model(size: str, max_length: int, attention: Any) -> Any:
+    vocabulary, width, swiglu, layers, heads, kv_heads = SIZES[size]
+    config = llama_config(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=swiglu,
+        num_layers=layers,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        max_length=max_length,
+        rope_theta=10000.0,
+        norm_eps=1e-5,
+    )
+    return build_model(config, seed=0, attention=attention)
+
+
+def ours(model: Any, batches: list[dict[str, Tensor]], _compile: bool) -> float:
+    """Median seconds of a step of our loop."""
+    moments: list[float] = []
+
+    class Clock(QuietSink):
+        def progress(self, done: int, total: int, unit: str, **figures: float | str) -> None:
+            moments.append(time.perf_counter())
+
+    with tempfile.TemporaryDirectory() as folder:
+        train(
+            model,
+            lambda step: [batches[step]],
+            language_loss,
+            num_steps=len(batches),
+            optimiser=AdamWSettings(0.9, 0.95, 1e-8, 0.1),
+            schedule=lambda step: 1e-3,
+            max_grad_norm=1.0,
+            seed=0,
+            checkpoints=Path(folder),
+            checkpoint_every_steps=1 << 30,
+            keep_checkpoints=1,
+            guard=GuardSettings(spike_z=100.0, window_steps=50, max_skipped_steps=0),
+            sink=Clock(),
+        )
+    return float(np.median(np.diff(moments)[WARMUP_STEPS - 1 :]))
+
+
+def theirs(model: Any, batches: list[dict[str, Tensor]], compiled: bool) -> float:
+    """Median seconds of a step of transformers' Trainer, fed the same rows."""
+    rows = [
+        {name: tensor[row] for name, tensor in as_labels(batch).items()}
+        for batch in batches
+        for row in range(batch["input_ids"].shape[0])
+    ]
+    moments: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            moments.append(time.perf_counter())
+
+    on_gpu = default_device().type == "cuda"
+    with tempfile.TemporaryDirectory() as folder:
+        settings = TrainingArguments(
+            output_dir=folder,
+            max_steps=len(batches),
+            per_device_train_batch_size=batches[0]["input_ids"].shape[0],
+            learning_rate=1e-3,
+            max_grad_norm=1.0,
+            optim="adamw_torch_fused",
+            bf16=on_gpu,
+            use_cpu=not on_gpu,
+            torch_compile=compiled,
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            dataloader_pin_memory=on_gpu,
+        )
+        Trainer(model=model, args=settings, train_dataset=rows, callbacks=[Clock()]).train()  # type: ignore[arg-type]
+    return float(np.median(np.diff(moments)[WARMUP_STEPS - 1 :]))
+
+
+def as_labels(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Trainer shifts labels itself: the label of a position is its own token, if it was a target."""
+    labels = torch.full_like(batch["targets"], IGNORED)
+    labels[:, 1:] = batch["targets"][:, :-1]
+    return {
+        "input_ids": batch["input_ids"],
+        "position_ids": batch["position_ids"],
+        "labels": labels,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Runs that end early, and runs on two ranks: real processes."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parents[3]
+WORKER = Path(__file__).with_name("worker.py")
+NUM_STEPS = 20
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def command(folder: Path, pause_s: float = 0.0) -> list[str]:
+    return [sys.executable, str(WORKER), str(folder), str(NUM_STEPS), str(pause_s)]
+
+
+def run_whole(folder: Path) -> dict[str, torch.Tensor]:
+    folder.mkdir(exist_ok=True)
+    subprocess.run(command(folder), env=environment(), cwd=ROOT, check=True, capture_output=True)
+    return load_file(folder / "final.safetensors")
+
+
+def two_ranks(folder: Path) -> list[str]:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return [*torchrun, "--nproc-per-node", "2", *command(folder)[1:]]
+
+
+def kill_after(folder: Path, step: int) -> None:
+    """Start a run and end it with SIGKILL as soon as it reports `step`."""
+    folder.mkdir(exist_ok=True)
+    with subprocess.Popen(
+        command(folder, pause_s=0.05),
+        env=environment(),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.strip() == f"step {step}":
+                process.send_signal(signal.SIGKILL)
+                break
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_run_killed_at_a_random_step_and_resumed_ends_with_the_same_bits(tmp_path: Path) -> None:
+    want = run_whole(tmp_path / "whole")
+    step = random.randrange(4, NUM_STEPS)
+    kill_after(tmp_path / "killed", step)
+    assert not (tmp_path / "killed" / "final.safetensors").exists()
+
+    got = run_whole(tmp_path / "killed")
+
+    differing = [name for name in want if not torch.equal(want[name], got[name])]
+    assert differing == [], f"killed at step {step}"
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    want = run_whole(tmp_path / "whole")
+    kill_after(tmp_path / "killed", 11)
+    newest = sorted((tmp_path / "killed" / "checkpoints").glob("step-*"))[-1]
+    weights = newest / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+    done = subprocess.run(
+        command(tmp_path / "killed"), env=environment(), cwd=ROOT, check=True, capture_output=True
+    )
+
+    assert f"checkpoint {newest.name} is damaged" in done.stdout.decode()
+    got = load_file(tmp_path / "killed" / "final.safetensors")
+    assert all(torch.equal(want[name], got[name]) for name in want)
+
+
+@pytest.mark.timeout(600)
+def test_two_ranks_with_zero_1_agree_with_one_and_resume_from_its_checkpoint(
+    tmp_path: Path,
+) -> None:
+    want = run_whole(tmp_path / "one")
+    (tmp_path / "two").mkdir()
+    done = subprocess.run(
+        two_ranks(tmp_path / "two"), env=environment(), cwd=ROOT, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    got = load_file(tmp_path / "two" / "final.safetensors")
+    for name in want:
+        torch.testing.assert_close(got[name], want[name], rtol=2e-4, atol=2e-5)
+
+    # One rank began, two go on: a checkpoint does not know how many wrote it.
+    kill_after(tmp_path / "mixed", 10)
+    done = subprocess.run(
+        two_ranks(tmp_path / "mixed"), env=environment(), cwd=ROOT, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    assert b"going on from checkpoint" in done.stdout
+    mixed = load_file(tmp_path / "mixed" / "final.safetensors")
+    for name in want:
+        torch.testing.assert_close(mixed[name], want[name], rtol=2e-4, atol=2e-5)
