@@ -5,7 +5,7 @@ whose expected reward is the scalar. With one output it is a Bradley-Terry score
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,15 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, LlamaConfig, LlamaModel
 
 from components.errors import DataError
-from components.model.llama import default_device
-from components.model.rows import ResponseRow, batches_by_length, encode_responses, pad_right
+from components.model.llama import copy_tokenizer, default_device
+from components.model.packed import hidden_states
+from components.model.rows import (
+    ResponseRow,
+    batches_by_length,
+    encode_responses,
+    padded_batch,
+    to_device,
+)
 from components.preference.crowd import Array, expected_reward
 from components.schemas import NUM_CATEGORIES
 
@@ -32,21 +39,25 @@ class RewardModel(nn.Module):
 
     def __init__(self, backbone: LlamaModel, num_outputs: int) -> None:
         super().__init__()
-        self.backbone: Any = backbone
+        self.model: Any = backbone
         self.head = nn.Linear(backbone.config.hidden_size, num_outputs)
         # Zero weights: the untrained model predicts what its bias says, whatever the answer.
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
     @property
+    def config(self) -> Any:
+        """The backbone's."""
+        return self.model.config
+
+    @property
     def device(self) -> torch.device:
         return self.head.weight.device
 
-    def forward(self, input_ids: Tensor, last: Tensor) -> Tensor:
-        """Head outputs [N, num_outputs] float32 at token `last` [N] of right-padded ids [N, L]."""
-        hidden = self.backbone(input_ids=input_ids, use_cache=False).last_hidden_state
-        rows = torch.arange(len(last), device=last.device)
-        output: Tensor = self.head(hidden[rows, last]).float()
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Head outputs [N, num_outputs] at the answers' last tokens, for a batch of `rows`."""
+        hidden = hidden_states(self, batch["input_ids"], batch["position_ids"]).flatten(0, 1)
+        output: Tensor = self.head(hidden[batch["last"]]).float()
         return output
 
 
@@ -57,9 +68,8 @@ def head_outputs(
     """Outputs of many rows, in their order; [N, num_outputs] float64."""
     result = np.empty((len(rows), model.head.out_features))
     for batch in batches_by_length([len(row.ids) for row in rows], max_tokens_per_batch):
-        input_ids = pad_right([rows[i].ids for i in batch], model.device)
-        last = torch.tensor([len(rows[i].ids) - 1 for i in batch], device=model.device)
-        result[batch] = model(input_ids, last).double().cpu().numpy()
+        tensors = to_device(padded_batch([rows[i] for i in batch]), model.device)
+        result[batch] = model(tensors).double().cpu().numpy()
     return result
 
 
@@ -83,11 +93,11 @@ def score(
     return head_outputs(model, rows)[:, 0]
 
 
-def save_reward_model(model: RewardModel, tokenizer: Any, folder: Path) -> None:
+def save_reward_model(model: RewardModel, tokenizer_folder: Path, folder: Path) -> None:
     """Backbone config, one safetensors file of all weights, the head's width, and the tokenizer."""
     folder.mkdir(parents=True)
-    model.backbone.config.to_json_file(folder / CONFIG_FILE)
-    tokenizer.save_pretrained(folder)
+    model.config.to_json_file(folder / CONFIG_FILE)
+    copy_tokenizer(tokenizer_folder, folder)
     (folder / HEAD_FILE).write_text(json.dumps({"num_outputs": model.head.out_features}) + "\n")
     weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
     save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})

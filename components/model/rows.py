@@ -1,4 +1,9 @@
-"""A prompt and its answer as one row of token ids, and rows as padded batches."""
+"""A prompt and its answer as one row of token ids, and many of them as tensors.
+
+A batch of answers holds `input_ids` and `position_ids` [R, L], and for each of N answers the places
+of its first and last token, `first` and `last` [N], counted through the rows end to end (row * L +
+column). Padded here, one answer a row; `components.train.responses` packs several into one.
+"""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,9 +12,9 @@ import torch
 from torch import Tensor
 
 from components.chat import encode_prompt, encode_text
-from components.tokens import IM_END_ID
+from components.tokens import IM_END_ID, UNKNOWN_ID
 
-PAD_ID = 0
+PAD_ID = UNKNOWN_ID
 """Fills a row on the right: with causal attention no real token ever sees it."""
 
 
@@ -44,19 +49,16 @@ def encode_responses(
     ]
 
 
-def pad_right(rows: Sequence[Sequence[int]], device: torch.device | None = None) -> Tensor:
-    """Rows of ids as one int64 tensor [N, longest]."""
-    longest = max(map(len, rows))
-    padded = [[*row, *[PAD_ID] * (longest - len(row))] for row in rows]
-    return torch.tensor(padded, dtype=torch.int64, device=device)
-
-
-def response_mask(rows: Sequence[ResponseRow], device: torch.device | None = None) -> Tensor:
-    """Which tokens of `pad_right` are the answer's, <|im_end|> among them; bool [N, longest]."""
-    position = torch.arange(max(len(row.ids) for row in rows), device=device)
-    start = torch.tensor([row.start for row in rows], device=device)
-    end = torch.tensor([len(row.ids) for row in rows], device=device)
-    return (position >= start[:, None]) & (position < end[:, None])
+def padded_batch(rows: Sequence[ResponseRow]) -> dict[str, Tensor]:
+    """One answer a row, padded on the right to the longest."""
+    length = max(len(row.ids) for row in rows)
+    padded = [row.ids + [PAD_ID] * (length - len(row.ids)) for row in rows]
+    return {
+        "input_ids": torch.tensor(padded),
+        "position_ids": torch.arange(length).expand(len(rows), length),
+        "first": torch.tensor([i * length + row.start for i, row in enumerate(rows)]),
+        "last": torch.tensor([i * length + len(row.ids) - 1 for i, row in enumerate(rows)]),
+    }
 
 
 def batches_by_length(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
@@ -72,3 +74,7 @@ def batches_by_length(lengths: Sequence[int], max_tokens: int) -> list[list[int]
         else:
             batches.append([row])
     return batches
+
+
+def to_device(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: tensor.to(device) for name, tensor in batch.items()}

@@ -1,5 +1,6 @@
 """Rated responses in memory, with the crowd's posterior beside each."""
 
+import json
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -88,6 +89,27 @@ def read_ratings(folder: Path, prior_strength: float, smoothing: float) -> Ratin
         targets=posterior_mean(alpha),
         raters=tuple(sorted(set(table["rater"].to_pylist()))),
     )
+
+
+UPDATE_FILE = "crowd.json"
+
+
+def write_update(folder: Path, prior_strength: float, smoothing: float) -> None:
+    """Say beside a reward model how its targets were made, so that others make the same."""
+    update = {"prior_strength": prior_strength, "smoothing": smoothing}
+    (folder / UPDATE_FILE).write_text(json.dumps(update) + "\n", encoding="utf-8")
+
+
+def read_update(folder: Path) -> tuple[float, float]:
+    """prior_strength and smoothing of `write_update`. Raises DataError if they are not there."""
+    path = folder / UPDATE_FILE
+    try:
+        update = json.loads(path.read_text(encoding="utf-8"))
+        return float(update["prior_strength"]), float(update["smoothing"])
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f"{path}: not what reward_model writes", "run reward_model again, or `dvc checkout`"
+        ) from error
 
 
 def prompt_slices(prompt_ids: list[str]) -> list[slice]:
