@@ -1,0 +1,68 @@
+"""The real ten stages on a small corpus: a copy of the project with smaller numbers."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from tests.integration.tasks import toy
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SMALLER: dict[str, Any] = {
+    "ingest.sources.0.location": "botocore==1.43.117 [st]*/*",
+    "ingest.split": {"train": 0.8, "valid": 0.1, "test": 0.1},
+    "ingest.ratings.num_prompts": {"train": 60, "valid": 20, "test": 20},
+    "ingest.rows_per_shard": 500,
+    "tokenize.vocab_size": 1024,
+    "pretrain.num_steps": 12,
+    "pretrain.evaluate_every_steps": 6,
+    "pretrain.checkpoints.every_steps": 4,
+    "sft.num_steps": 6,
+    "reward_model.num_steps": 6,
+    "dpo.num_steps": 4,
+}
+"""Values that make the chain quick; what they give is only good for tests."""
+
+
+def build(folder: Path) -> Path:
+    """A git and DVC project in `folder` with the working tree's code and smaller params."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("components", "flows", "tasks", "k8s"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
+        shutil.copy(ROOT / name, folder / name)
+    yaml = YAML()
+    params = yaml.load(ROOT / "params.yaml")
+    for key, value in SMALLER.items():
+        set_value(params, key, value)
+    yaml.dump(params, folder / "params.yaml")
+    toy.run(folder, "git", "init", "-q")
+    toy.run(folder, sys.executable, "-m", "dvc", "init", "-q", "-f")
+    toy.commit(folder, "Begin")
+    return folder
+
+
+def set_value(params: Any, key: str, value: Any) -> None:
+    """Set `a.b.0.c`; the key must exist, so that a renamed param is noticed."""
+    *path, last = [int(part) if part.isdigit() else part for part in key.split(".")]
+    for part in path:
+        params = params[part]
+    assert last in params, key
+    params[last] = value
+
+
+def change(folder: Path, key: str, value: Any) -> None:
+    yaml = YAML()
+    params = yaml.load(folder / "params.yaml")
+    set_value(params, key, value)
+    yaml.dump(params, folder / "params.yaml")
+
+
+def latest(folder: Path, stage: str) -> Path:
+    """The run folder of the stage's last attempt."""
+    runs = folder / "runs" / stage
+    return runs / str(json.loads((runs / "latest.json").read_text())["key"])
