@@ -28,7 +28,7 @@ from components.pretrain.stage import language_loss
 from components.train.guard import GuardSettings
 from components.train.hardware import model_flops_utilisation, peak_flops_per_s
 from components.train.loop import train
-from components.train.packing import batch_of, pack
+from components.train.packing import batch_of, micro_batches, pack
 from components.train.update import AdamWSettings
 
 SIZES = {
@@ -57,28 +57,21 @@ def main() -> None:
     pieces = [rng.integers(9, vocabulary, length) for length in lengths]
     packing = pack(lengths, arguments.row_length, seed=0)
     num_steps = arguments.steps + WARMUP_STEPS
+    rows = np.arange(num_steps * arguments.rows) % len(packing.rows)
     batches = [
-        batch_of(
-            packing,
-            np.arange(step * arguments.rows, (step + 1) * arguments.rows) % len(packing.rows),
-            pieces.__getitem__,
-        )
-        for step in range(num_steps)
+        batch_of(packing, part, pieces.__getitem__) for part in micro_batches(rows, arguments.rows)
     ]
+    peak = peak_flops_per_s(default_device())
     for run in (ours, theirs):
-        model = new_model(
-            arguments.size, arguments.row_length, arguments.attention if run is ours else "sdpa"
-        )
+        attention = arguments.attention if run is ours else "sdpa"
+        model = new_model(arguments.size, arguments.row_length, attention)
         if arguments.compile and run is ours:
             model.model.compile()
-        seconds = run(model, batches, arguments.compile)
-        rate = arguments.row_length * arguments.rows / seconds
-        peak = peak_flops_per_s(default_device())
+        rate = arguments.row_length * arguments.rows / run(model, batches, arguments.compile)
         flops = flops_per_token(model, arguments.row_length)
-        mfu = model_flops_utilisation(rate, flops, peak) if peak else float("nan")
-        print(
-            f"{run.__name__:7s} {num_parameters(model):,} parameters  {rate:,.0f} tokens/s  MFU {mfu:.1%}"
-        )
+        mfu = f"{model_flops_utilisation(rate, flops, peak):.1%}" if peak else "unknown"
+        print(f"{run.__name__:7s} {rate:,.0f} tokens/s  MFU {mfu}", flush=True)
+    print(f"{arguments.size}: {num_parameters(model):,} parameters")
 
 
 def new_model(size: str, max_length: int, attention: Any) -> Any:

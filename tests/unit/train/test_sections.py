@@ -1,0 +1,49 @@
+"""The sections of tokenize, pretrain and sft: the ones we ship are valid, wrong ones are named."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from components.pretrain.params import PretrainParams
+from components.sft.params import SftParams
+from components.tokenize.params import TokenizeParams
+
+ROOT = Path(__file__).parents[3]
+SECTIONS = {"tokenize": TokenizeParams, "pretrain": PretrainParams, "sft": SftParams}
+
+
+def section(path: str, name: str) -> Any:
+    return YAML(typ="safe", pure=True).load((ROOT / path).read_text(encoding="utf-8"))[name]
+
+
+@pytest.mark.parametrize("path", ["params.yaml", "examples/one-gpu.yaml"])
+@pytest.mark.parametrize("name", SECTIONS)
+def test_what_we_ship_is_valid(path: str, name: str) -> None:
+    SECTIONS[name].model_validate_json(json.dumps(section(path, name)))
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "message"),
+    [
+        ("pretrain", "batch.tokens_per_batch", 3000, "tokens_per_batch is 3000; it must be a mult"),
+        ("pretrain", "batch.row_length", 2048, "above pretrain.model.max_length 1024"),
+        ("pretrain", "model.num_heads", 3, "multiple of 2 x num_heads = 6"),
+        ("pretrain", "model.num_kv_heads", 3, "must be a multiple of num_kv_heads = 3"),
+        ("pretrain", "schedule.warmup_steps", 5000, "must be below pretrain.num_steps"),
+        ("sft", "schedule.warmup_steps", 300, "must be below sft.num_steps 300"),
+        ("tokenize", "training_sample_mb", 0.01, "too little text for tokenize.vocab_size 4096"),
+    ],
+)
+def test_rules_between_keys_name_the_keys(name: str, key: str, value: Any, message: str) -> None:
+    values = section("params.yaml", name)
+    inner = values
+    *path, last = key.split(".")
+    for part in path:
+        inner = inner[part]
+    inner[last] = value
+    with pytest.raises(ValidationError, match=message):
+        SECTIONS[name].model_validate_json(json.dumps(values))
