@@ -30,7 +30,12 @@ def test_what_we_ship_is_valid(path: str, name: str) -> None:
     ("name", "key", "value", "message"),
     [
         ("pretrain", "batch.tokens_per_batch", 3000, "tokens_per_batch is 3000; it must be a mult"),
-        ("pretrain", "batch.row_length", 2048, "above pretrain.model.max_length 1024"),
+        (
+            "pretrain",
+            "model.max_length",
+            256,
+            "row_length is 512, above pretrain.model.max_length 256",
+        ),
         ("pretrain", "model.num_heads", 3, "multiple of 2 x num_heads = 6"),
         ("pretrain", "model.num_kv_heads", 3, "must be a multiple of num_kv_heads = 3"),
         ("pretrain", "schedule.warmup_steps", 5000, "must be below pretrain.num_steps"),
