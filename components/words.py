@@ -8,7 +8,7 @@ in exactly one word, and n consecutive words are n consecutive pieces of one arr
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from unicodedata import category
 
 import numpy as np
@@ -66,12 +66,25 @@ class Words:
 
     def any_flag(self, flag: np.uint8) -> NDArray[np.bool_]:
         """[W] whether any character of the word has the flag."""
-        if not len(self.text):
-            return np.zeros(0, bool)
-        found: NDArray[np.bool_] = (
-            np.bitwise_or.reduceat(self.flags, self.start[:-1]) & flag
-        ) != 0
+        found: NDArray[np.bool_] = (self._flags_of_words & flag) != 0
         return found
+
+    @cached_property
+    def hashes(self) -> U64:
+        """[W] equal for equal words; two different ones collide with probability about 2**-64."""
+        spans = _spans(self.prefix_hashes, self.start[:-1], self.start[1:], CHARACTER_BASE)
+        return _mix(spans ^ self.lengths().astype(np.uint64))
+
+    @cached_property
+    def prefix_hashes(self) -> U64:
+        """[C + 1] over characters, for `concatenated_gram_hashes`."""
+        return _prefix_hashes(self.codes + np.uint64(1), CHARACTER_BASE)
+
+    @cached_property
+    def _flags_of_words(self) -> Flags:
+        if not len(self.text):
+            return np.zeros(0, np.uint8)
+        return np.bitwise_or.reduceat(self.flags, self.start[:-1])
 
 
 def split_words(texts: Sequence[str]) -> Words:
@@ -106,22 +119,9 @@ def split_words(texts: Sequence[str]) -> Words:
     )
 
 
-def character_hashes(words: Words) -> U64:
-    """[C + 1] H such that `span_hashes(H, i, j)` names the characters i:j of `words.codes`."""
-    return _prefix_hashes(_mix(words.codes.astype(np.uint64) + np.uint64(1)), CHARACTER_BASE)
-
-
-def word_hashes(words: Words) -> U64:
-    """[W] equal for equal words; two different ones collide with probability about 2**-64."""
-    return _mix(
-        _spans(character_hashes(words), words.start[:-1], words.start[1:], CHARACTER_BASE)
-        ^ words.lengths().astype(np.uint64)
-    )
-
-
-def concatenated_gram_hashes(words: Words, prefix: U64, begin: Ints, n: int) -> U64:
-    """Of the n words from each of `begin` on, written without spaces; `prefix`: character_hashes."""
-    return _spans(prefix, words.start[begin], words.start[begin + n], CHARACTER_BASE)
+def concatenated_gram_hashes(words: Words, begin: Ints, n: int) -> U64:
+    """Of the n words from each of `begin` on, written without spaces."""
+    return _spans(words.prefix_hashes, words.start[begin], words.start[begin + n], CHARACTER_BASE)
 
 
 def gram_hashes(prefix: U64, begin: Ints, n: int | Ints) -> U64:
@@ -130,7 +130,7 @@ def gram_hashes(prefix: U64, begin: Ints, n: int | Ints) -> U64:
 
 
 def sequence_hashes(hashes: U64) -> U64:
-    """[W + 1] prefix hashes over word hashes, for gram_hashes."""
+    """[W + 1] over the hashes of words, for gram_hashes."""
     return _prefix_hashes(hashes, WORD_BASE)
 
 

@@ -1,12 +1,13 @@
 """The chain from flow to pod, with real DVC, Prefect, MLflow and processes, on a toy project."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -143,23 +144,29 @@ def test_a_killed_dvc_takes_its_stage_with_it_and_the_next_run_finishes(project:
         [sys.executable, "-m", "dvc", "repro"], cwd=project, env=toy.environment(),
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    runs = project / "runs" / "left"
-    started = wait_for(lambda: [p for p in runs.glob("*/work/started") if "out" in os.listdir(p.parents[1])
-                                and not (p.parents[1] / "outcome.json").exists()])  # fmt: skip
+    run_dir = wait_for(lambda: started_run(project / "runs" / "left"))
     process.send_signal(signal.SIGKILL)
     process.wait()
-    run_dir = started[0].parents[1]
-    wait_for(lambda: (run_dir / "outcome.json").exists())
+    wait_for((run_dir / "outcome.json").exists)
     assert json.loads((run_dir / "outcome.json").read_text())["kind"] == "infra"
     toy.set_param(project, "left", text="D", num_steps=2, step_s=0.0)
     toy.dvc(project, "repro")
     assert toy.text_of(project, "join") == "sDsrj"
 
 
-def wait_for(condition: object, timeout_s: float = 30) -> object:
+def started_run(runs: Path) -> Path | None:
+    """The run folder whose stage has begun and not ended."""
+    for started in runs.glob("*/work/started"):
+        run_dir = started.parents[1]
+        if not (run_dir / "outcome.json").exists():
+            return run_dir
+    return None
+
+
+def wait_for(condition: Callable[[], Any], timeout_s: float = 30) -> Any:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        found = condition()  # type: ignore[operator]
+        found = condition()
         if found:
             return found
         time.sleep(0.05)

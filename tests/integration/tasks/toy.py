@@ -154,13 +154,10 @@ def dvc(folder: Path, *arguments: str, check: bool = True) -> subprocess.Complet
 
 
 def set_param(folder: Path, stage: str, **values: object) -> None:
-    lines = []
-    for line in (folder / "params.yaml").read_text().splitlines():
-        if line.startswith(f"{stage}:"):
-            for name, value in values.items():
-                line = re.sub(rf"({name}): [^,}}]+", rf"\1: {value}", line)
-        lines.append(line)
-    (folder / "params.yaml").write_text("\n".join(lines) + "\n")
+    text = (folder / "params.yaml").read_text()
+    for name, value in values.items():
+        text = re.sub(rf"(?m)^({stage}: .*{name}): [^,}}]+", rf"\1: {value}", text)
+    (folder / "params.yaml").write_text(text)
 
 
 def text_of(folder: Path, stage: str) -> str:
