@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.clean.lines import Correction
-from components.words import ALPHABETIC, ALPHANUMERIC, Words, split_words, word_hashes
+from components.words import ALPHABETIC, ALPHANUMERIC, Words, split_words
 
 Scores = dict[str, NDArray[np.float64]]
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 BULLETS = ("•", "-")
 ELLIPSES = ("...", "…")
-TERMINAL_MARKS = (*".!?…", *"。！？．｡।॥؟۔։።၊။។៕")
+TERMINAL_MARKS = (*".!?", *"。！？．｡।॥؟۔։።၊။។៕")
 # Replacement character, control characters but tab and line feed, private use, surrogates.
 GARBLED = re.compile("[\ufffd\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\uf8ff]")
 SENTENCE_END = re.compile(r"""[.!?…।؟۔]+["'”’)\]]*(?=\s|$)|[。！？｡]+["'”’」』）]*""")
@@ -34,10 +34,9 @@ def gopher_scores(texts: Sequence[str], words: Words) -> Scores:
     num_chars = np.bincount(words.text[is_word], words.lengths()[is_word], words.num_texts)
     lines = [text.split("\n") for text in texts]
     num_lines = np.array([len(of_text) for of_text in lines], np.float64)
-    hashes = word_hashes(words)
     stop_words = np.zeros(words.num_texts)
-    for stop_word in word_hashes(split_words(STOP_WORDS)):
-        stop_words += words.count(hashes == stop_word) > 0
+    for stop_word in split_words(STOP_WORDS).hashes:
+        stop_words += words.count(words.hashes == stop_word) > 0
     return {
         "num_words": num_words,
         "mean_word_length_chars": _ratio(num_chars, num_words),

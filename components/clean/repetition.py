@@ -10,12 +10,10 @@ from components.words import (
     U64,
     Ints,
     Words,
-    character_hashes,
     concatenated_gram_hashes,
     gram_begins,
     gram_hashes,
     sequence_hashes,
-    word_hashes,
 )
 
 Scores = dict[str, NDArray[np.float64]]
@@ -43,12 +41,11 @@ def repetition_scores(texts: Sequence[str], words: Words) -> Scores:
         repeats = repeats.reshape(-1, 3)
         scores[f"duplicate_{name}_fraction"] = repeats[:, 0] / repeats[:, 1]
         scores[f"duplicate_{name}_char_fraction"] = repeats[:, 2] / num_chars
-    sequence = sequence_hashes(word_hashes(words))
+    sequence = sequence_hashes(words.hashes)
     for n in TOP_GRAMS:
         scores[f"top_{n}_gram_char_fraction"] = _top_gram_chars(words, sequence, n) / num_chars
-    characters = character_hashes(words)
     for n in DUPLICATE_GRAMS:
-        chars = _duplicate_gram_chars(words, characters, n)
+        chars = _duplicate_gram_chars(words, n)
         scores[f"duplicate_{n}_gram_char_fraction"] = chars / num_chars
     return scores
 
@@ -89,10 +86,10 @@ def _top_gram_chars(words: Words, sequence: U64, n: int) -> NDArray[np.float64]:
     return top
 
 
-def _duplicate_gram_chars(words: Words, characters: U64, n: int) -> NDArray[np.float64]:
+def _duplicate_gram_chars(words: Words, n: int) -> NDArray[np.float64]:
     """[D] characters in n-grams that began earlier too, read from the left without overlap."""
     begin = gram_begins(words, n)
-    groups = _groups_of_equals(words, begin, concatenated_gram_hashes(words, characters, begin, n))
+    groups = _groups_of_equals(words, begin, concatenated_gram_hashes(words, begin, n))
     seen = bytearray(len(groups.first))
     repeats = []
     free = 0

@@ -12,7 +12,6 @@ from components.words import (
     gram_hashes,
     sequence_hashes,
     split_words,
-    word_hashes,
 )
 
 ZERO, NINE = ord("0"), ord("9")
@@ -43,7 +42,7 @@ def shingle(texts: Sequence[str], n: int) -> Shingles:
     words = replace(words, codes=np.where(is_digit, np.uint32(ZERO), words.codes))
     is_word = words.any_flag(ALPHANUMERIC)
     num_words = words.count(is_word)
-    prefix = sequence_hashes(word_hashes(words)[is_word])
+    prefix = sequence_hashes(words.hashes[is_word])
     first_word = _offsets(num_words)
     num_grams = np.maximum(num_words - (n - 1), np.minimum(num_words, 1))
     first = _offsets(num_grams)

@@ -5,13 +5,11 @@ from hypothesis import strategies as st
 
 from components.words import (
     ALPHABETIC,
-    character_hashes,
     concatenated_gram_hashes,
     gram_begins,
     gram_hashes,
     sequence_hashes,
     split_words,
-    word_hashes,
 )
 from tests.builders import plain_words
 
@@ -53,7 +51,7 @@ def test_grams_have_equal_hashes_exactly_if_their_words_are_equal(texts: list[st
     spoken = [word for text in texts for word in plain_words(text)]
     begin = gram_begins(words, n)
     grams = [tuple(spoken[start : start + n]) for start in begin.tolist()]
-    hashes = gram_hashes(sequence_hashes(word_hashes(words)), begin, n).tolist()
+    hashes = gram_hashes(sequence_hashes(words.hashes), begin, n).tolist()
     assert len(set(zip(grams, hashes, strict=True))) == len(set(grams)) == len(set(hashes))
 
 
@@ -63,7 +61,7 @@ def test_concatenated_grams_forget_where_words_end(text: str, n: int) -> None:
     spoken = plain_words(text)
     begin = gram_begins(words, n)
     grams = ["".join(spoken[start : start + n]) for start in begin.tolist()]
-    hashes = concatenated_gram_hashes(words, character_hashes(words), begin, n).tolist()
+    hashes = concatenated_gram_hashes(words, begin, n).tolist()
     assert len(set(zip(grams, hashes, strict=True))) == len(set(grams)) == len(set(hashes))
 
 

@@ -161,6 +161,7 @@ def test_gopher_quality_removes_the_same_for_the_same_reason(text: str) -> None:
 
 @quick
 @given(TEXT)
+@example("…")  # says that something is left out, not that a sentence ends
 @example("\n".join(["A whole sentence of more than thirty characters, the same."] * 2))
 def test_fineweb_removes_the_same_for_the_same_reason(text: str) -> None:
     text = normalise_lines(text)
