@@ -91,7 +91,7 @@ def _table(
 ) -> pa.Table:
     rows = [
         {
-            "id": content_id(prompts[chosen], responses[chosen], responses[rejected]),
+            "id": content_id(prompt_ids[chosen], responses[chosen], responses[rejected]),
             "prompt_id": prompt_ids[chosen],
             "prompt": prompts[chosen],
             "chosen": responses[chosen],

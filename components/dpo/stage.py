@@ -88,6 +88,8 @@ def run(params: DpoParams, io: StageIO, sink: Sink) -> Report:
     pair_prompts = valid.table["prompt_id"].to_pylist()
     figures: dict[str, Any] = dict(reward_figures(old, new, prompt_ids, how))
     figures["pairs"] = preference_figures(policy, valid.pairs, pair_prompts, params.beta, how)
+    # 0 but for rounding: the stored reference is where the policy began.
+    figures["pairs"]["reward_margin_before"] = result.evaluations[0][1]["valid/reward_margin"]
     figures["sampled"]["after"] |= divergence_figures(
         policy, sft, after["sampled"], prompt_ids, how
     )

@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional
 
+from components.model.cross_entropy import CHUNK_LOGITS
 from components.model.packed import IGNORED, hidden_states
 from components.model.rows import PAD_ID, batches_by_length
 from components.tokens import TokenDocuments
@@ -81,9 +83,8 @@ def document_bits(
         positions = torch.arange(width, device=model.device).expand(len(batch), width)
         hidden = hidden_states(model, inputs.to(model.device), positions)
         chosen = targets != IGNORED
-        logits = model.lm_head(hidden[chosen.to(model.device)]).float()
-        nats = functional.cross_entropy(
-            logits, targets[chosen].to(model.device), reduction="none"
+        nats = token_nats(
+            model.lm_head, hidden[chosen.to(model.device)], targets[chosen].to(model.device)
         ).cpu()
         which = torch.tensor([rows[row].document for row in batch])
         owner = which[:, None].expand_as(chosen)[chosen]
@@ -91,6 +92,25 @@ def document_bits(
         done += sum(lengths[row] for row in batch)
         on_batch(done, sum(lengths))
     return bits.numpy()
+
+
+def token_nats(head: Any, hidden: Tensor, targets: Tensor) -> Tensor:
+    """Negative log-likelihood of each target [n] from hidden states [n, d]; [n], fp32.
+
+    Logits are made for so many tokens at a time that they stay in the processor's cache, and in
+    memory with any vocabulary.
+    """
+    rows = max(1, CHUNK_LOGITS[hidden.device.type] // head.out_features)
+    return torch.cat(
+        [
+            functional.cross_entropy(
+                head(hidden[begin : begin + rows]).float(),
+                targets[begin : begin + rows],
+                reduction="none",
+            )
+            for begin in range(0, len(hidden), rows)
+        ]
+    )
 
 
 def spread_documents(num_tokens: NDArray[np.int64], max_tokens: int) -> list[int]:

@@ -24,6 +24,7 @@ from components.shards import read_table
 class Ratings:
     """N responses, those of a prompt side by side; every field has N entries."""
 
+    ids: list[str]
     prompt_ids: list[str]
     prompts: list[str]
     responses: list[str]
@@ -47,6 +48,7 @@ class Ratings:
     def select(self, rows: NDArray[np.int64]) -> "Ratings":
         """These rows, in this order."""
         return Ratings(
+            [self.ids[row] for row in rows],
             [self.prompt_ids[row] for row in rows],
             [self.prompts[row] for row in rows],
             [self.responses[row] for row in rows],
@@ -63,7 +65,7 @@ def read_ratings(folder: Path, prior_strength: float, smoothing: float) -> Ratin
     Raises DataError if the table is empty, or a row has no vote, a vote outside 0..5, or a prior
     that is no distribution.
     """
-    columns = ["prompt_id", "prompt", "response", "candidate", "prior", "votes", "rater"]
+    columns = ["id", "prompt_id", "prompt", "response", "candidate", "prior", "votes", "rater"]
     table = read_table(folder, columns)
     if table.num_rows == 0:
         raise DataError(
@@ -81,6 +83,7 @@ def read_ratings(folder: Path, prior_strength: float, smoothing: float) -> Ratin
         raise DataError(f"{folder}: a response without a vote", "run `ingest` again")
     alpha = posterior_alpha(prior, smooth_counts(counts, prior, smoothing), prior_strength)
     return Ratings(
+        ids=table["id"].to_pylist(),
         prompt_ids=table["prompt_id"].to_pylist(),
         prompts=table["prompt"].to_pylist(),
         responses=table["response"].to_pylist(),

@@ -239,7 +239,7 @@ def measure_damage(
             context=params.bits.context_tokens,
             stride=params.bits.stride_tokens,
         )
-        correct[name] = choose(model, tokenizer, items, contexts).normalised
+        correct[name] = choose(model, tokenizer, items, contexts).mutual_information
         for figure, (value, error) in {
             "bits_per_byte": ratio_with_error(bits[name], text_bytes),
             "bits_per_byte_change": ratio_with_error(bits[name] - bits["dpo"], text_bytes),

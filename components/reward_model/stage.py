@@ -36,11 +36,14 @@ from components.reward_model.objectives import (
 )
 from components.reward_model.params import RewardModelParams
 from components.reward_model.pictures import plot_calibration, plot_candidates, write_table
+from components.reward_model.predictions import PREDICTIONS, predictions_table
+from components.shards import write_shards
 from components.train.guard import GuardSettings
 from components.train.loop import BatchesAt, LossFn, TrainResult, train
 from components.train.schedule import schedule
 from components.train.update import AdamWSettings
 
+ROWS_PER_SHARD = 1 << 16
 BASELINE = "bradley_terry"
 CONSTANT = "constant (training mean)"
 LONGEST = "longest answer"
@@ -88,6 +91,8 @@ def run(params: RewardModelParams, io: StageIO, sink: Sink) -> Report:
     write_update(io.out, params.prior_strength, params.smoothing)
     lengths = np.array([float(row.num_response_tokens) for row in held_out_rows])
     scores = {BASELINE: head_outputs(model, held_out_rows)[:, 0], LONGEST: lengths}
+    table = predictions_table(held_out, predictions[params.loss], scores[BASELINE])
+    write_shards(io.out / "predictions", [table], PREDICTIONS, ROWS_PER_SHARD)
     constant = np.tile(prior, (len(held_out), 1))
     figures, comparison = held_out_figures(
         predictions | {CONSTANT: constant, CROWD: held_out.targets}, scores, held_out, params, io

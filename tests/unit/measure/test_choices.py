@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import LlamaForCausalLM
 
 from components.errors import DataError
 from components.measure.choices import Answer, first_sentence, make_items, read_items
@@ -101,19 +102,25 @@ def test_contexts_end_where_the_choice_begins() -> None:
     assert tokenizer.decode(title[1:]) == "A: Op0\n\n"
 
 
+def log_probability(model: LlamaForCausalLM, context: list[int], ids: list[int]) -> float:
+    with torch.no_grad():
+        logits = model(torch.tensor([context + ids])).logits[0, -len(ids) - 1 : -1]
+    return torch.log_softmax(logits, dim=-1)[range(len(ids)), ids].sum().item()
+
+
 def test_the_likeliest_choice_is_taken() -> None:
     tokenizer, model = small_tokenizer(), small_model()
     items = make_items(answers(*"ABCABCAB"), 8, seed=0)
     contexts = chat_contexts(tokenizer, items)
     found = choose(model, tokenizer, items, contexts)
     for index, item in enumerate(items):
-        scores = []
-        for choice in item.choices:
-            ids = tokenizer(choice, add_special_tokens=False)["input_ids"]
-            row = torch.tensor([contexts[index] + ids])
-            with torch.no_grad():
-                log_probs = torch.log_softmax(model(row).logits[0, -len(ids) - 1 : -1], dim=-1)
-            scores.append(log_probs[range(len(ids)), ids].sum().item())
-        assert found.raw[index] == float(np.argmax(scores) == item.answer)
-        per_char = np.array(scores) / [len(choice) for choice in item.choices]
-        assert found.normalised[index] == float(np.argmax(per_char) == item.answer)
+        ids = [tokenizer(c, add_special_tokens=False)["input_ids"] for c in item.choices]
+        scores = np.array([log_probability(model, contexts[index], choice) for choice in ids])
+        alone = np.array([log_probability(model, [START_OF_TEXT_ID], choice) for choice in ids])
+        lengths = np.array([len(choice) for choice in item.choices])
+        for taken, table in (
+            (found.raw, scores),
+            (found.normalised, scores / lengths),
+            (found.mutual_information, scores - alone),
+        ):
+            assert taken[index] == float(table.argmax() == item.answer)
