@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from transformers import AutoTokenizer
 
 from components.errors import DataError
@@ -79,9 +78,3 @@ def ngram_figure(held_out: HeldOut, tokenize: Path, params: NgramParams) -> Figu
     tokenizer: Any = AutoTokenizer.from_pretrained(tokenize / "tokenizer", local_files_only=True)
     model = fit(documents, len(tokenizer), params.order)
     return ratio_with_error(model.document_bits(held_out.documents), held_out.num_bytes)
-
-
-def uniform_bits_per_byte(held_out: HeldOut, vocab_size: int) -> float:
-    """What it costs to know nothing but the tokenizer."""
-    num_predicted = sum(len(document) - 1 for document in held_out.documents)
-    return float(num_predicted * np.log2(vocab_size) / held_out.num_bytes.sum())

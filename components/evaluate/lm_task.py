@@ -4,6 +4,8 @@ The task is local: its YAML and its rows are written to a folder of ours and not
 model reads the question in a form it was taught: ChatML after fine-tuning, a document before.
 """
 
+import contextlib
+import io
 import json
 import logging
 import os
@@ -121,12 +123,13 @@ def run_task(model: LM, folder: Path, form: str) -> Correct:
     datasets.disable_progress_bars()
     logging.getLogger("lm_eval").setLevel(logging.WARNING)
     manager = TaskManager(include_path=str(folder), include_defaults=False)
-    outcome: Any = evaluator.evaluate(
-        lm=model,
-        task_dict=get_task_dict([form], manager),
-        bootstrap_iters=0,
-        log_samples=True,
-    )
+    with contextlib.redirect_stderr(io.StringIO()):  # progress bars, one for each step
+        outcome: Any = evaluator.evaluate(
+            lm=model,
+            task_dict=get_task_dict([form], manager),
+            bootstrap_iters=0,
+            log_samples=True,
+        )
     samples = sorted(outcome["samples"][form], key=lambda sample: sample["doc_id"])
     return Correct(
         **{

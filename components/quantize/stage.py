@@ -217,7 +217,7 @@ def loaded_difference(
 
 def measure_damage(
     models: Mapping[str, Any], params: QuantizeParams, io: StageIO, sink: Sink
-) -> dict[str, float]:
+) -> Report:
     """Bits per byte and task accuracy of each model, and what each step costs, pair by pair."""
     tokenizer: Any = AutoTokenizer.from_pretrained(
         io.inputs["dpo"] / "model", local_files_only=True
@@ -229,7 +229,7 @@ def measure_damage(
         io.inputs["dedup"], "valid", params.task.rules, params.task.num_items, io.seed
     )
     contexts = chat_contexts(tokenizer, items)
-    figures: dict[str, float] = {"task_chance": CHANCE, "num_task_items": len(items)}
+    figures: Report = {"task_chance": CHANCE, "num_task_items": len(items)}
     bits, correct = {}, {}
     for done, (name, model) in enumerate(models.items()):
         sink.progress(done, len(models), "models measured", model=name)
@@ -248,7 +248,7 @@ def measure_damage(
         }.items():
             if figure.endswith("change") and name == "dpo":
                 continue
-            figures[f"{figure}.{name}"] = value
-            figures[f"{figure}_se.{name}"] = error
+            figures.setdefault(figure, {})[name] = value
+            figures.setdefault(f"{figure}_se", {})[name] = error
     sink.progress(len(models), len(models), "models measured")
     return figures

@@ -64,7 +64,7 @@ def test_a_step_down_the_gradient_prefers_the_chosen_responses() -> None:
         for weight in model.parameters():
             weight -= 1e-3 * weight.grad
     after = objective(model, batch)
-    assert float(after.total) < float(before.total)
+    assert after.total.item() < before.total.item()
     assert float(after.figures["reward_margin"]) > 0
 
 
