@@ -62,7 +62,7 @@ def test_a_step_down_the_gradient_prefers_the_chosen_responses() -> None:
     before.total.backward()
     with torch.no_grad():
         for weight in model.parameters():
-            weight -= 1e-3 * weight.grad
+            weight.sub_(1e-3 * weight.grad)
     after = objective(model, batch)
     assert after.total.item() < before.total.item()
     assert float(after.figures["reward_margin"]) > 0
