@@ -26,6 +26,7 @@ from datatrove.pipeline.filters import (
     GopherQualityFilter,
     GopherRepetitionFilter,
 )
+from datatrove.pipeline.filters.base_filter import BaseFilter
 from datatrove.utils.text import split_into_parts
 from datatrove.utils.word_tokenizers import WordTokenizer
 
@@ -106,7 +107,9 @@ def main() -> None:
         for text in batch.column("text")
     )
     # datatrove takes a lone bullet for a word; of a dash both think the same.
-    texts = [normalise_lines(text.replace("•", "-")) for text in rows_of(rows, arguments)]
+    texts = [
+        normalise_lines(text.replace("•", "-")) for text in islice(rows, arguments.num_documents)
+    ]
     texts = [text for text in texts if text]
     filters = [
         kind(language="eng" if arguments.words == "spacy" else RegexWords(), **changes)
@@ -134,10 +137,6 @@ def main() -> None:
     report(texts, seconds, fates)
 
 
-def rows_of(rows, arguments) -> list[str]:
-    return list(islice(rows, arguments.num_documents))
-
-
 def our_decisions(texts: Sequence[str]) -> list[bool]:
     """Whether each text stays. Language identification reads one character: it is not compared."""
     stays: list[bool] = []
@@ -150,7 +149,7 @@ def our_decisions(texts: Sequence[str]) -> list[bool]:
     return stays
 
 
-def passes(document: Document, filters) -> bool:
+def passes(document: Document, filters: Sequence[BaseFilter]) -> bool:
     return all(each.filter(document) is True for each in filters)
 
 

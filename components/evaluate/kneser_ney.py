@@ -135,5 +135,7 @@ def joined(documents: Sequence[Any]) -> tuple[Ints, Ints]:
 
 def find(keys: Ints, wanted: Ints) -> Ints:
     """The place of each wanted key in sorted `keys`, or UNSEEN."""
+    if not len(keys):
+        return np.full(len(wanted), UNSEEN)
     place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return np.where(keys[place] == wanted, place, UNSEEN)

@@ -67,6 +67,12 @@ def run(params: EvaluateParams, io: StageIO, sink: Sink) -> Report:
     torch.set_num_threads(io.num_workers)
     material = read_material(params, io)
     write_tasks(io.work / "task", material.items)
+    folders = {
+        "base": io.inputs["pretrain"],
+        "sft": io.inputs["sft"],
+        "dpo": io.inputs["dpo"],
+        "quantized": io.inputs["quantize"],
+    }
     measured: dict[str, Measured] = {}
     other_task_form: Correct | None = None
     # The compressors and the n-gram model need one core each and no model.
@@ -74,7 +80,7 @@ def run(params: EvaluateParams, io: StageIO, sink: Sink) -> Report:
         others = background.submit(baseline_figures, material.held_out, params, io)
         for done, subject in enumerate(SUBJECTS):
             sink.progress(done, len(SUBJECTS), "models measured", model=subject.name)
-            model, tokenizer = load_subject(subject, io.inputs)
+            model, tokenizer = load_subject(subject, folders[subject.name] / "model")
             measured[subject.name] = measure(subject, model, tokenizer, material, params, io)
             if not subject.chats:
                 asked = InMemoryModel(model, tokenizer)

@@ -1,6 +1,6 @@
 """The four models, and how each one is asked a question."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,26 +15,25 @@ from components.tokens import END_OF_TEXT_ID, START_OF_TEXT_ID
 
 class Subject(NamedTuple):
     name: str
-    stage: str
-    """Whose output it is."""
     before: str | None
     """The model it was made from: what its changes are against."""
     chats: bool
     """Whether it was taught ChatML; else a question is a document's first paragraph to it."""
+    compressed: bool = False
+    """Whether its weights are packed integers."""
 
 
 SUBJECTS = (
-    Subject("base", "pretrain", None, chats=False),
-    Subject("sft", "sft", "base", chats=True),
-    Subject("dpo", "dpo", "sft", chats=True),
-    Subject("quantized", "quantize", "dpo", chats=True),
+    Subject("base", None, chats=False),
+    Subject("sft", "base", chats=True),
+    Subject("dpo", "sft", chats=True),
+    Subject("quantized", "dpo", chats=True, compressed=True),
 )
 
 
-def load_subject(subject: Subject, inputs: Mapping[str, Path]) -> tuple[Any, Any]:
-    """The model and its tokenizer. Raises DataError if its folder holds no whole model."""
-    folder = inputs[subject.stage] / "model"
-    if subject.stage == "quantize":
+def load_subject(subject: Subject, folder: Path) -> tuple[Any, Any]:
+    """The model and its tokenizer. Raises DataError if the folder holds no whole model."""
+    if subject.compressed:
         model = load_compressed(folder)
         unpack(model)
     else:

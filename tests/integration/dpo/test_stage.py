@@ -183,7 +183,8 @@ def test_killed_and_started_again_it_reads_the_reference_and_publishes_the_same_
 
 @pytest.mark.parametrize("loss", ["cdpo", "ipo"])
 def test_the_other_losses_train_too(inputs: dict[str, Path], tmp_path: Path, loss: str) -> None:
-    changed = PARAMS | {"loss": loss, "label_smoothing": 0.1, "num_steps": 12}
+    rated_alone = {"sampled": PARAMS["sampled"] | {"num_prompts": 0}}
+    changed = PARAMS | rated_alone | {"loss": loss, "label_smoothing": 0.1, "num_steps": 12}
     report = run(DpoParams(**changed), stage_io(tmp_path, inputs), QuietSink())
     assert report["train"]["last_loss_nats"] < report["train"]["first_loss_nats"]
     assert report["held_out"]["pairs"]["reward_accuracy"] > 0.7
@@ -191,6 +192,6 @@ def test_the_other_losses_train_too(inputs: dict[str, Path], tmp_path: Path, los
 
 def test_without_a_pair_it_says_what_to_change(inputs: dict[str, Path], tmp_path: Path) -> None:
     rated = PARAMS["rated"] | {"min_margin": 4.0}
-    with pytest.raises(DataError, match="no train pair") as caught:
+    with pytest.raises(DataError, match="no valid pair") as caught:
         run(DpoParams(**(PARAMS | {"rated": rated})), stage_io(tmp_path, inputs), QuietSink())
     assert "min_margin" in caught.value.hint
