@@ -25,7 +25,7 @@ from tasks.flow_record import start_mirror
 from tasks.key import digest_paths, stage_key
 from tasks.local import LocalLauncher
 from tasks.outcome import Outcome
-from tasks.process import die_with_parent
+from tasks.process import die_with_supervisor
 from tasks.publish import prune, publish_tree, remove
 from tasks.run_dir import RunDir, resolved_params
 
@@ -39,7 +39,7 @@ def main() -> int:
     parser.add_argument("stage", choices=STAGES)
     stage = parser.parse_args().stage
     root = Path.cwd()
-    die_with_parent(os.getppid())
+    die_with_supervisor()
     config.set_environment_defaults(os.environ, root)
     try:
         result = launch(root, stage)

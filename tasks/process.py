@@ -3,7 +3,9 @@
 import contextlib
 import ctypes
 import os
+import select
 import signal
+import threading
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -20,6 +22,42 @@ def die_with_parent(parent_pid: int, sig: signal.Signals = signal.SIGTERM) -> No
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(sig))
     if os.getppid() != parent_pid:
         os.kill(os.getpid(), sig)
+
+
+def die_with_supervisor(sig: signal.Signals = signal.SIGTERM) -> None:
+    """`die_with_parent`, and if the parent is a shell that was only asked to run us, with its parent.
+
+    Such a shell (`sh -c "python -m ..."`, as DVC starts a command) outlives whoever started it, and
+    waits for us.
+    """
+    parent = os.getppid()
+    supervisor = supervisor_of(parent)
+    die_with_parent(parent, sig)
+    if supervisor == parent:
+        return
+    try:
+        handle = os.pidfd_open(supervisor)
+    except ProcessLookupError:
+        os.kill(os.getpid(), sig)
+        return
+
+    def wait() -> None:
+        select.select([handle], [], [])
+        os.kill(os.getpid(), sig)
+
+    threading.Thread(target=wait, daemon=True, name="supervisor").start()
+
+
+def supervisor_of(parent: int) -> int:
+    """The parent of a shell with a command (`sh -c`), or `parent` itself if it is no such shell."""
+    try:
+        arguments = Path(f"/proc/{parent}/cmdline").read_bytes().split(b"\0")
+        status = Path(f"/proc/{parent}/status").read_text()
+    except OSError:
+        return parent
+    is_wrapper = arguments[0].endswith(b"sh") and b"-c" in arguments[1:]
+    grandparent = next(int(line[5:]) for line in status.splitlines() if line.startswith("PPid:"))
+    return grandparent if is_wrapper and grandparent > 1 else parent
 
 
 def group_memory_gib(group: int) -> float:

@@ -86,6 +86,7 @@ class ZeroUpdate(Update):
     def state(self) -> dict[str, Tensor]:
         from deepspeed.utils import safe_get_full_optimizer_state as whole
 
+        self._link_state()
         found = {
             f"{name}.{weight_name}": whole(weight, name)
             for weight_name, weight in self._trained.items()
@@ -100,6 +101,7 @@ class ZeroUpdate(Update):
         # DeepSpeed makes its state at the first update: one of nothing, at learning rate 0.
         self.backward(sum((weight.sum() * 0 for weight in self._trained.values()), torch.zeros(())))
         self.apply(1.0, 0.0)
+        self._link_state()
         for name, weight in self._trained.items():
             weight.data.copy_(weights[name])
             safe_set_full_fp32_param(weight, weights[name])
@@ -109,6 +111,20 @@ class ZeroUpdate(Update):
                     safe_set_full_optimizer_state(weight, value, kind)
         for entry in self._engine.optimizer.optimizer.state.values():
             entry["step"].fill_(float(num_updates))
+
+    def _link_state(self) -> None:
+        """Show DeepSpeed where every group's state lies.
+
+        It looks once, after the first group's first update, when the second group has none yet.
+        """
+        from deepspeed.utils import lazy_init_hp_params_optimizer_state as link
+
+        zero = self._engine.optimizer
+        for weights, share in zip(
+            zero.bit16_groups, zero.single_partition_of_fp32_groups, strict=True
+        ):
+            if zero.optimizer.state.get(share):
+                link(weights, share, zero.optimizer.state)
 
     def _gradients(self) -> list[Tensor]:
         return [weight.grad for weight in self._trained.values() if weight.grad is not None]

@@ -208,7 +208,7 @@ def test_the_flow_retries_the_infrastructures_failures_and_not_the_users(project
     assert done.returncode == 64
     assert (outcome(project, "left")["kind"], outcome(project, "left")["attempt"]) == ("ok", 2)
     assert (outcome(project, "right")["kind"], outcome(project, "right")["attempt"]) == ("user", 1)
-    assert "right       Failed     user error: the number is wrong mend it" in done.stdout
+    assert "right  Failed     user error: the number is wrong mend it" in done.stdout
     assert toy.text_of(project, "join") == "slsrj"
 
 
