@@ -58,8 +58,12 @@ check: .venv/.test  ## lint, types, import contracts, unit tests; under a minute
 .PHONY: accept
 accept: .venv/.test  ## accept a stage's changed code without a run: make accept STAGE=clean
 	@test -n "$(STAGE)" || { echo "which stage? make accept STAGE=clean"; exit 1; }
-	@python -m pytest tests/integration/test_golden_outputs.py -k "$(STAGE)" -p no:cacheprovider
+	@GOLDEN=required python -m pytest tests/integration/test_golden_outputs.py -k "[$(STAGE)]" -p no:cacheprovider
 	@dvc commit -f $(STAGE)
+
+.PHONY: golden
+golden: .venv/.test  ## record the stages' digests on the small corpus, after a wanted change
+	@GOLDEN=record python -m pytest tests/integration/test_golden_outputs.py -p no:cacheprovider
 
 .PHONY: lock
 lock: .venv/.uv  ## resolve the dependencies again

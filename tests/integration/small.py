@@ -8,6 +8,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from components.section import read_yaml
 from tests.integration.tasks import toy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,11 +22,20 @@ SMALLER: dict[str, Any] = {
     "pretrain.num_steps": 12,
     "pretrain.evaluate_every_steps": 6,
     "pretrain.checkpoints.every_steps": 4,
+    "pretrain.schedule.warmup_steps": 2,
     "sft.num_steps": 6,
+    "sft.schedule.warmup_steps": 2,
     "reward_model.num_steps": 6,
+    "reward_model.schedule.warmup_steps": 2,
+    "dpo.sampled.num_prompts": 20,
     "dpo.num_steps": 4,
+    "dpo.schedule.warmup_steps": 2,
 }
 """Values that make the chain quick; what they give is only good for tests."""
+
+
+NUM_WORKERS = 2
+"""Fixed, for the last bits of a trained weight depend on how many threads add."""
 
 
 def build(folder: Path) -> Path:
@@ -44,6 +54,31 @@ def build(folder: Path) -> Path:
     toy.run(folder, sys.executable, "-m", "dvc", "init", "-q", "-f")
     toy.commit(folder, "Begin")
     return folder
+
+
+def headrace(folder: Path, *arguments: str) -> str:
+    """What `headrace` printed; fails unless it succeeded."""
+    return _run(folder, "tasks.cli", *arguments)
+
+
+def dvc(folder: Path, *arguments: str) -> str:
+    """What `dvc` printed; fails unless it succeeded."""
+    return _run(folder, "dvc", *arguments)
+
+
+def _run(folder: Path, module: str, *arguments: str) -> str:
+    command = (sys.executable, "-m", module, *arguments)
+    workers = {"HEADRACE_NUM_WORKERS": str(NUM_WORKERS)}
+    return toy.run(folder, *command, timeout_s=800, **workers).stdout
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """DVC's digest of every stage's artifacts."""
+    stages = read_yaml(folder / "dvc.lock")["stages"]
+    return {
+        name: next(out["md5"] for out in body["outs"] if out["path"] == f"artifacts/{name}")
+        for name, body in stages.items()
+    }
 
 
 def set_value(params: Any, key: str, value: Any) -> None:

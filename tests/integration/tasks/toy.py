@@ -134,11 +134,11 @@ def environment() -> dict[str, str]:
 
 
 def run(
-    folder: Path, *command: str, check: bool = True, **variables: str
+    folder: Path, *command: str, check: bool = True, timeout_s: float = 180, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         command, cwd=folder, env=environment() | variables, text=True, check=False,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=180,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout_s,
     )  # fmt: skip
     assert not check or done.returncode == 0, done.stdout[-4000:]
     return done

@@ -1,0 +1,121 @@
+"""The real ten stages, end to end, on a small corpus: real flow, DVC, processes, MLflow registry."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.contract import STAGES
+from tasks.dvc import changed_stages
+from tests.integration import small
+from tests.integration.tasks import toy
+
+pytestmark = pytest.mark.timeout(900)
+DATA_STAGES = ("ingest", "clean", "dedup", "tokenize")
+
+
+@pytest.fixture
+def project(small_chain: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change; DVC's cache and the artifacts come along."""
+    folder = tmp_path / "project"
+    subprocess.run(["cp", "-a", str(small_chain), str(folder)], check=True)
+    return folder
+
+
+def test_every_stage_publishes_with_a_report_a_kept_contract_page(
+    small_chain: Path,
+) -> None:
+    assert set(small.digests(small_chain)) == set(STAGES)
+    for stage in STAGES:
+        report = json.loads((small_chain / "reports" / f"{stage}.json").read_text())
+        assert report["contract"]["num_failed"] == 0, stage
+        assert report["contract"]["num_expectations"] > 0, stage
+        assert "</html>" in (small_chain / "reports" / stage / "contract.html").read_text(), stage
+
+
+def test_the_registered_model_is_the_evaluated_one_and_answers_from_the_registry_alone(
+    project: Path,
+) -> None:
+    data = small.digests(project)
+    shutil.rmtree(project / "artifacts")
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    (version,) = client.search_model_versions("name='headrace'")
+    assert version.version == "1"
+    tags = version.tags
+    assert tags["headrace.stage_key"] == small.latest(project, "evaluate").name
+    assert {tags[f"headrace.data.{stage}"] for stage in STAGES} == set(data.values())
+    head = toy.run(project, "git", "rev-list", "--max-parents=0", "HEAD").stdout.strip()
+    assert tags["headrace.git_commit"].startswith(head)
+    assert small.headrace(project, "generate", "models:/headrace/1", "What is a topic for?").strip()
+
+
+def test_a_second_run_executes_no_stage_and_registers_nothing(project: Path) -> None:
+    said = small.headrace(project, "run")
+    assert "Running stage" not in said
+    assert said.count("Cached") >= len(STAGES)
+    assert "models:/headrace/1 is there already" in said
+
+
+def test_data_stages_write_the_same_bytes_with_one_worker_and_with_three(project: Path) -> None:
+    before = small.digests(project)
+    for workers in ("1", "3"):
+        toy.run(
+            project, sys.executable, "-m", "dvc", "repro", "-f", "-s", *DATA_STAGES,
+            HEADRACE_NUM_WORKERS=workers,
+        )  # fmt: skip
+        after = small.digests(project)
+        assert {name: after[name] for name in DATA_STAGES} == {
+            name: before[name] for name in DATA_STAGES
+        }, workers
+
+
+def test_a_changed_learning_rate_reruns_pretrain_and_what_follows_and_nothing_before(
+    project: Path,
+) -> None:
+    small.change(project, "pretrain.schedule.learning_rate", 1e-3)
+    assert set(changed_stages(project)) == {"pretrain"}
+    planned = toy.dvc(project, "repro", "--dry").stdout
+    rerun = [stage for stage in STAGES if f"Running stage '{stage}'" in planned]
+    assert rerun == list(STAGES[STAGES.index("pretrain") :])
+
+
+def test_pretrain_killed_with_9_and_started_again_gives_the_same_digest(project: Path) -> None:
+    before = small.digests(project)["pretrain"]
+    command = [sys.executable, "-m", "dvc", "repro", "-f", "-s", "pretrain"]
+    with subprocess.Popen(
+        command, cwd=project, env=toy.environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "pretrain:" in line and "/12 steps" in line:
+                (trainer,) = pods_of(project)
+                os.kill(trainer, signal.SIGKILL)
+                break
+        said = process.stdout.read()
+    assert process.returncode != 0
+    assert "infra error" in said
+    assert small.digests(project)["pretrain"] == before
+    again = toy.dvc(project, "repro", "-f", "-s", "pretrain").stdout
+    assert "pretrain: infra" not in again
+    assert small.digests(project)["pretrain"] == before
+
+
+def pods_of(folder: Path) -> list[int]:
+    """Processes that run a stage of the project in `folder`."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes().decode().split("\0")
+            if "tasks.pod" in words and (entry / "cwd").resolve() == folder.resolve():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
