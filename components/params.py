@@ -5,9 +5,9 @@ Imports nothing heavier than pydantic, so a worker validates everything in milli
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from components.clean.params import CleanParams
 from components.dedup.params import DedupParams
@@ -35,6 +35,42 @@ class Params(Section):
     dpo: DpoParams
     quantize: QuantizeParams
     evaluate: EvaluateParams
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        faults = [*_too_long_for_the_model(self), *_not_whole_groups(self)]
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
+
+
+def _too_long_for_the_model(params: Params) -> list[str]:
+    limit = params.pretrain.model.max_length
+    lengths = {
+        "sft.batch.row_length": params.sft.batch.row_length,
+        "reward_model.row_length": params.reward_model.row_length,
+        "dpo.row_length": params.dpo.row_length,
+        "quantize.bits.context_tokens": params.quantize.bits.context_tokens,
+        "evaluate.bits.context_tokens": params.evaluate.bits.context_tokens,
+    }
+    return [
+        f"{key}: {length} is above pretrain.model.max_length {limit}"
+        for key, length in lengths.items()
+        if length > limit
+    ]
+
+
+def _not_whole_groups(params: Params) -> list[str]:
+    """A quantized layer's inputs are split into groups without a rest."""
+    model, group_size = params.pretrain.model, params.quantize.group_size
+    return [
+        f"quantize.group_size: {group_size} does not divide pretrain.model.{name} {width}"
+        for name, width in (
+            ("hidden_size", model.hidden_size),
+            ("intermediate_size", model.intermediate_size),
+        )
+        if width % group_size
+    ]
 
 
 PARAMS_OF: dict[str, type[Section]] = {

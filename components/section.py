@@ -44,6 +44,8 @@ def explain(error: ValidationError) -> list[str]:
                 lines.append(f"{key}: unknown key; remove it or mend its spelling")
             case "missing":
                 lines.append(f"{key}: missing; every key is written out, there are no defaults")
+            case "value_error" if not fault["loc"]:  # rules between sections name the keys
+                lines += message.splitlines()
             case "value_error":
                 lines.append(f"{key}: {message}")
             case _:

@@ -88,7 +88,8 @@ def changed_stages(root: Path) -> dict[str, list[str]]:
     except DvcException as error:
         raise StageError(f"dvc status: {error}", "see `dvc doctor`") from error
     changed: dict[str, list[str]] = {}
-    for name, entries in status.items():
+    for address, entries in status.items():
+        name = address.rpartition(":")[2]  # outside the working folder DVC puts a path before it
         reasons = []
         for entry in entries:
             if isinstance(entry, str):

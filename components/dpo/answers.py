@@ -43,7 +43,7 @@ def answer(
         seed=seed,
         batch_size=batch_size,
     )
-    texts = tokenizer.batch_decode(drawn, skip_special_tokens=True)
+    texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in drawn]
     return [
         Answer(ResponseRow([*prompt, *ids], len(prompt)), text.strip())
         for prompt, ids, text in zip(encoded, drawn, texts, strict=True)

@@ -1,4 +1,4 @@
-"""The sections of tokenize, pretrain and sft: the ones we ship are valid, wrong ones are named."""
+"""The sections of tokenize, pretrain and sft: rules between their keys."""
 
 import json
 from pathlib import Path
@@ -16,14 +16,10 @@ ROOT = Path(__file__).parents[3]
 SECTIONS = {"tokenize": TokenizeParams, "pretrain": PretrainParams, "sft": SftParams}
 
 
-def section(path: str, name: str) -> Any:
-    return YAML(typ="safe", pure=True).load((ROOT / path).read_text(encoding="utf-8"))[name]
-
-
-@pytest.mark.parametrize("path", ["params.yaml", "examples/one-gpu.yaml"])
-@pytest.mark.parametrize("name", SECTIONS)
-def test_what_we_ship_is_valid(path: str, name: str) -> None:
-    SECTIONS[name].model_validate_json(json.dumps(section(path, name)))
+def section(name: str) -> Any:
+    return YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text(encoding="utf-8"))[
+        name
+    ]
 
 
 @pytest.mark.parametrize(
@@ -44,7 +40,7 @@ def test_what_we_ship_is_valid(path: str, name: str) -> None:
     ],
 )
 def test_rules_between_keys_name_the_keys(name: str, key: str, value: Any, message: str) -> None:
-    values = section("params.yaml", name)
+    values = section(name)
     inner = values
     *path, last = key.split(".")
     for part in path:
