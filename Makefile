@@ -45,7 +45,7 @@ ask: .venv/.run  ## ask a registered model: make ask MODEL=models:/headrace/1 PR
 
 .PHONY: test
 test: .venv/.test check  ## every test and check
-	@python -m pytest tests/integration -p no:cacheprovider
+	@python -m pytest tests/integration -n 2 --dist loadfile -p no:cacheprovider
 
 .PHONY: check
 check: .venv/.test  ## lint, types, import contracts, unit tests; under a minute
@@ -53,17 +53,17 @@ check: .venv/.test  ## lint, types, import contracts, unit tests; under a minute
 	@ruff format --check .
 	@mypy
 	@lint-imports
-	@python -m pytest tests/unit
+	@python -m pytest tests/unit -n 2 --dist loadfile
 
 .PHONY: accept
 accept: .venv/.test  ## accept a stage's changed code without a run: make accept STAGE=clean
 	@test -n "$(STAGE)" || { echo "which stage? make accept STAGE=clean"; exit 1; }
-	@GOLDEN=required python -m pytest tests/integration/test_golden_outputs.py -k "[$(STAGE)]" -p no:cacheprovider
+	@GOLDEN=required python -m pytest tests/integration/test_small_chain.py -k "[$(STAGE)]" -p no:cacheprovider
 	@dvc commit -f $(STAGE)
 
 .PHONY: golden
 golden: .venv/.test  ## record the stages' digests on the small corpus, after a wanted change
-	@GOLDEN=record python -m pytest tests/integration/test_golden_outputs.py -p no:cacheprovider
+	@GOLDEN=record python -m pytest tests/integration/test_small_chain.py -k recorded_bytes -p no:cacheprovider
 
 .PHONY: lock
 lock: .venv/.uv  ## resolve the dependencies again

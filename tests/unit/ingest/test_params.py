@@ -59,9 +59,7 @@ def test_an_answer_range_without_room_is_refused() -> None:
 
 def test_two_sources_of_one_name_are_refused() -> None:
     twice = section()["sources"] * 2
-    assert faults(sources=twice) == [
-        "(the whole file): source names must be unique; named twice: mine"
-    ]
+    assert faults(sources=twice) == ["source names must be unique; named twice: mine"]
 
 
 @pytest.mark.parametrize(
