@@ -33,9 +33,7 @@ MODE = os.environ.get("GOLDEN", "")
 @pytest.fixture
 def project(small_chain: Path, tmp_path: Path) -> Path:
     """A copy that a test may change; DVC's cache and the artifacts come along."""
-    folder = tmp_path / "project"
-    subprocess.run(["cp", "-a", str(small_chain), str(folder)], check=True)
-    return folder
+    return toy.copy(small_chain, tmp_path / "project")
 
 
 def float_fingerprint() -> str:

@@ -25,9 +25,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(template: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "project"
-    subprocess.run(["cp", "-a", str(template), str(folder)], check=True)
-    return folder
+    return toy.copy(template, tmp_path / "project")
 
 
 def outcome(project: Path, stage: str) -> dict[str, object]:

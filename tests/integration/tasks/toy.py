@@ -133,6 +133,15 @@ def environment() -> dict[str, str]:
     }  # fmt: skip
 
 
+def copy(project: Path, folder: Path) -> Path:
+    """`project` as it stands, into `folder`; the mirror's lock keeps MLflow's database at rest."""
+    subprocess.run(
+        ["flock", str(project / "runs" / ".mirror.lock"), "cp", "-a", str(project), str(folder)],
+        check=True,
+    )
+    return folder
+
+
 def run(
     folder: Path, *command: str, check: bool = True, timeout_s: float = 180, **variables: str
 ) -> subprocess.CompletedProcess[str]:
