@@ -46,6 +46,10 @@ class FlowRecord:
                 "message": state.message or "",
                 "kind": kind,
             }
+        failed = [n for n, s in self.states.items() if s["kind"] not in ("ok", UPSTREAM)]
+        for end in self.states.values():
+            if end["kind"] == UPSTREAM:  # Prefect's own message names a run by its id
+                end |= {"name": "NotRun", "message": f"because of {', '.join(failed)}"}
         if any(state["kind"] != "ok" for state in self.states.values()):
             self.state = "FAILED"
 

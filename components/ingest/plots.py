@@ -40,7 +40,9 @@ def plot_votes(path: Path, rater: str, votes: Mapping[str, NDArray[np.int64]]) -
     figure = Figure(figsize=(8, 0.6 * len(votes) + 2), layout="constrained")
     axes = figure.subplots()
     kinds = list(votes)
-    shares = np.array([votes[kind] / max(1, votes[kind].sum()) for kind in kinds])
+    shares = np.zeros((len(kinds), NUM_CATEGORIES))  # none at all where nothing can be rated
+    for row, kind in enumerate(kinds):
+        shares[row] = votes[kind] / max(1, votes[kind].sum())
     left = np.zeros(len(kinds))
     for category in range(NUM_CATEGORIES):
         share = shares[:, category]

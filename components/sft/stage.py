@@ -43,6 +43,7 @@ def run(params: SftParams, io: StageIO, sink: Sink) -> Report:
         f"{len(packing.rows):,} rows of {batch.row_length} ({packing.fill_fraction:.1%} full)"
     )
 
+    target_fraction = sum(map(sum, data.is_response)) / (len(packing.rows) * batch.row_length)
     model = load_model(folder, attention=params.attention)
     if params.compile:
         model.model.compile()
@@ -66,7 +67,7 @@ def run(params: SftParams, io: StageIO, sink: Sink) -> Report:
         sink=sink,
         evaluate=held_out,
         evaluate_every_steps=params.evaluate_every_steps,
-        flops_per_token=flops_per_token(model, batch.row_length),
+        flops_per_token=flops_per_token(model, batch.row_length, target_fraction),
     )
     if rank() == 0:
         save_model(model, folder, io.out / "model")

@@ -34,7 +34,7 @@ def peak_flops_per_s(device: torch.device) -> float | None:
     return measured_flops_per_s()
 
 
-def measured_flops_per_s(size: int = 1024, repeats: int = 8) -> float:
+def measured_flops_per_s(size: int = 1024, repeats: int = 40) -> float:
     """Best of several fp32 matmuls of `size` x `size` with torch's present number of threads."""
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(size, size, generator=generator)
