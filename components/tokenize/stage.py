@@ -31,10 +31,13 @@ def run(params: TokenizeParams, io: StageIO, sink: Sink) -> Report:
     began_at = time.perf_counter()
     documents = io.inputs["dedup"] / "documents"
     num_documents = {split: count_rows(documents / split) for split in SPLITS}
-    if not num_documents["train"]:
-        raise DataError(
-            f"{documents / 'train'}: no document", "see dedup's report for what removed them"
-        )
+    for split, num in num_documents.items():
+        if not num:
+            raise DataError(
+                f"{documents / split}: no document",
+                "see the reports of ingest, clean and dedup for where they went; a small corpus "
+                f"needs a larger ingest.split.{split}",
+            )
 
     fraction = min(1.0, params.training_sample_mb * 1e6 / text_bytes(documents / "train"))
     sink.info(f"learning {params.vocab_size:,} pieces from {fraction:.0%} of the training text")
