@@ -4,8 +4,10 @@ Each rank holds the weights, and the optimiser state of its own share of them. R
 torchrun, which sets RANK, WORLD_SIZE and LOCAL_RANK.
 """
 
+import fcntl
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +24,30 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def load_operators(folder: Path) -> None:
+    """Compile what DeepSpeed runs on this machine into `folder`, or load what lies there.
+
+    torch guards a compilation with a file that a killed process leaves behind, and for which every
+    later process would wait for ever. A flock ends with the process that holds it: whoever has it
+    may remove such a file.
+    """
+    from deepspeed.comm.torch import build_shm_op
+
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["TORCH_EXTENSIONS_DIR"] = str(folder)
+    with (folder / "compiling").open("w") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        for left_behind in folder.glob("*/lock"):
+            left_behind.unlink()
+        build_shm_op()
+
+
+def operators_folder() -> Path:
+    """Ours alone, so that no other program's compilation is disturbed."""
+    cache = os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache" / "torch_extensions"
+    return Path(cache) / "headrace"
+
+
 class ZeroUpdate(Update):
     """Sums of losses over many ranks to new weights, by DeepSpeed's engine."""
 
@@ -31,6 +57,8 @@ class ZeroUpdate(Update):
         self.rank, self.world = rank(), world_size()
         self._device = next(model.parameters()).device
         self._model = model
+        if self._device.type == "cpu":
+            load_operators(operators_folder())
         deepspeed.init_distributed(
             dist_backend="nccl" if self._device.type == "cuda" else "gloo", verbose=False
         )
