@@ -35,6 +35,8 @@ def main() -> None:
     texts: list[str] = []
     for split in sorted(path.name for path in arguments.documents.iterdir()):
         texts += read_table(arguments.documents / split, columns=["text"])["text"].to_pylist()
+    # Shuffled, for the split goes by content: a cut at the end would take a whole split.
+    np.random.default_rng(0).shuffle(texts)
     texts = texts[: arguments.num_documents]
     figures = {}
     for factor in arguments.factors:
