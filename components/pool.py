@@ -5,6 +5,8 @@ The order and the content of the results never depend on the number of workers.
 
 import multiprocessing
 import os
+import select
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -17,10 +19,25 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def _single_threaded() -> None:
-    """One process a core already: a library that starts its own threads would only get in the way."""
+def _begin_worker(main_pid: int) -> None:
+    """What each worker does first.
+
+    One process a core already: a library that starts its own threads would only get in the way.
+    And a worker ends with the process it works for, even one that was killed.
+    """
+    threading.Thread(target=_end_with, args=(main_pid,), daemon=True).start()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
         os.environ[name] = "1"
+
+
+def _end_with(main_pid: int) -> None:
+    try:
+        select.select([os.pidfd_open(main_pid)], [], [])
+    except ProcessLookupError:
+        pass
+    except (AttributeError, OSError):  # no Linux, or one that has no such descriptors
+        return
+    os._exit(1)
 
 
 def map_ordered(
@@ -38,7 +55,9 @@ def map_ordered(
         return
     context = multiprocessing.get_context("forkserver")
     in_flight: deque[Future[Result]] = deque()
-    with ProcessPoolExecutor(num_workers, mp_context=context, initializer=_single_threaded) as pool:
+    with ProcessPoolExecutor(
+        num_workers, mp_context=context, initializer=_begin_worker, initargs=(os.getpid(),)
+    ) as pool:
         try:
             for item in items:
                 in_flight.append(pool.submit(fn, item))
