@@ -21,7 +21,7 @@ help:  ## what can be made
 
 # One target file a lock: the set-up is repeated when, and only when, a lock changes.
 .venv/.run: .venv/.uv requirements.lock pyproject.toml
-	@test -e .venv/.test || { echo "set-up: installing requirements.lock (about 6 GB, a minute or two)"; \
+	@test .venv/.test -nt requirements.lock || { echo "set-up: installing requirements.lock (about 6 GB, a minute or two)"; \
 	  $(BIN)/uv pip install -q --compile-bytecode --require-hashes --no-deps --python $(BIN)/python -r requirements.lock; }
 	@$(BIN)/uv pip install -q --no-deps --no-build-isolation --python $(BIN)/python -e .
 	@touch $@
@@ -43,6 +43,16 @@ run: .venv/.run  ## take real text through all ten stages to a model in the regi
 ask: .venv/.run  ## ask a registered model: make ask MODEL=models:/headrace/1 PROMPT="..."
 	@headrace generate "$(MODEL)" "$(PROMPT)"
 
+.PHONY: up status down
+up: .venv/.run  ## start the console: Prefect's UI, MLflow's, and the flows to start from there
+	@headrace up
+
+status: .venv/.run  ## what of the console runs, and where
+	@headrace status
+
+down: .venv/.run  ## stop the console
+	@headrace down
+
 .PHONY: test
 test: .venv/.test check  ## every test and check
 	@python -m pytest tests/integration -n 2 --dist loadfile -p no:cacheprovider
@@ -58,8 +68,9 @@ check: .venv/.test  ## lint, types, import contracts, unit tests; under a minute
 .PHONY: accept
 accept: .venv/.test  ## accept a stage's changed code without a run: make accept STAGE=clean
 	@test -n "$(STAGE)" || { echo "which stage? make accept STAGE=clean"; exit 1; }
+	@headrace accept --check $(STAGE)
 	@GOLDEN=required python -m pytest tests/integration/test_small_chain.py -k "[$(STAGE)]" -p no:cacheprovider
-	@dvc commit -f $(STAGE)
+	@headrace accept $(STAGE)
 
 .PHONY: golden
 golden: .venv/.test  ## record the stages' digests on the small corpus, after a wanted change

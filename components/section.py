@@ -23,14 +23,22 @@ class Section(BaseModel):
 def read_yaml(path: Path) -> Any:
     """A YAML 1.2 file, read as DVC reads it (PyYAML would read `6e-4` as text and `on` as True)."""
     try:
-        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        return parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError as error:
         raise UserError(f"{path}: missing", "run from the project's root folder") from error
-    except (YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not YAML: {error}") from error
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """YAML 1.2; `name` is the text's, for messages. Raises UserError."""
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UserError(f"{path}{line}: not YAML: {problem}") from error
+        raise UserError(f"{name}{line}: not YAML: {problem}") from error
 
 
 def explain(error: ValidationError) -> list[str]:

@@ -3,66 +3,127 @@
 The edges are read from dvc.yaml; branches that do not depend on each other run side by side.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
+from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from components.params import load_params
-from tasks import config, flow_record
+from components.train import stop
+from flows.form import Overrides, Stage
+from tasks import config, flow_record, workspace
 from tasks.dag import read_dag, select
-from tasks.dvc import changed_stages
+from tasks.dvc import changed_stages, stop_reproducing
 from tasks.stage import register_model, run_stage
+from tasks.watch import link_to_mlflow, show_result
 
 MAX_SIDE_BY_SIDE = 2
 """Stages at once; each already uses all cores, so more would only cost memory."""
 
+RUNNER: ThreadPoolTaskRunner[State] = ThreadPoolTaskRunner(max_workers=MAX_SIDE_BY_SIDE)
 
-@flow(
-    name="pipeline",
-    task_runner=ThreadPoolTaskRunner(max_workers=MAX_SIDE_BY_SIDE),  # type: ignore[arg-type]
-    persist_result=False,
-)
-def pipeline(stages: tuple[str, ...] = (), force: bool = False, pull: bool = False) -> State:
-    """Reproduce `stages` (all if empty) in the DAG's order, then register the model.
+ALL: list[Stage] = []
+AS_PARAMS_YAML_SAYS = Overrides()
+
+
+@flow(name="pipeline", task_runner=RUNNER, persist_result=False)  # type: ignore[arg-type]
+def pipeline(
+    stages: list[Stage] = ALL,
+    force: bool = False,
+    pull: bool = False,
+    launcher: config.Launcher = "local",
+    overrides: Overrides = AS_PARAMS_YAML_SAYS,
+) -> State:
+    """Run what has changed of the ten stages, each after what it depends on; register the model.
+
+    Args:
+        stages: Only these; all if none is chosen.
+        force: Run also what has not changed.
+        pull: Take what it can from the DVC remote instead of computing it.
+        launcher: Where the stages run.
+        overrides: Params of this run alone. It then works beside the project and becomes a DVC
+            experiment.
+    """
+    return run_stages(stages, force=force, pull=pull, launcher=launcher, overrides=overrides)
+
+
+def run_stages(
+    stages: Sequence[str], *, force: bool, pull: bool, launcher: str, overrides: Overrides
+) -> State:
+    """The body of the flows that run stages; to be called in one.
 
     What became of each stage is in `runs/flows/<flow run>.json`.
     """
-    root = Path.cwd()
+    home, say = config.home_root(Path.cwd()), get_run_logger().info
+    root = workspace.of(home, overrides.values(), say)
     load_params(root / "params.yaml")
     config.load_settings()
     config.load_resources(root)
-    dag = read_dag(root)
-    names = select(dag, tuple(stages))
-    changed = changed_stages(root)
-    with flow_record.recorded(root, str(flow_run.id), names) as record:
-        futures: dict[str, PrefectFuture[State]] = {}
-        touched: set[str] = set()
-        for name in names:
-            parents = [parent for parent in dag[name].inputs if parent in futures]
-            unchanged = name not in changed and touched.isdisjoint(parents)
-            if force or not unchanged:
-                touched.add(name)
-            futures[name] = run_stage.submit(  # type: ignore[call-overload]  # wait_for is not in its stubs
-                name,
-                str(root),
-                unchanged=unchanged,
-                force=force,
-                pull=pull,
-                wait_for=[futures[parent] for parent in parents],
-            )
-        states: dict[str, State] = {}
-        for name, future in futures.items():
-            future.wait()
-            states[name] = future.state
-        if "evaluate" in names and all(state.is_completed() for state in states.values()):
-            states["register"] = register_model(str(root), return_state=True)
-        record.take(states)
-    unfinished = [name for name, state in states.items() if not state.is_completed()]
-    if unfinished:
-        return Failed(message=f"not completed: {', '.join(unfinished)}")
-    return Completed()
+    names = select(read_dag(root), tuple(stages))
+    with (
+        workspace.alone(root, say),
+        flow_record.recorded(home, root, str(flow_run.id), names) as record,
+    ):
+        futures = _submit(root, names, force=force, pull=pull, launcher=launcher)
+        try:
+            for future in futures.values():
+                future.wait()
+        except BaseException:  # cancelled: whatever runs writes its checkpoint first
+            stop.request()
+            stop_reproducing()
+            for future in futures.values():
+                future.wait()
+            raise
+        finally:
+            states = {name: future.state for name, future in futures.items()}
+            record.take(states)
+        if all(state.is_completed() for state in states.values()):
+            if root != home:
+                say("saved as experiment %s: `dvc exp show`", workspace.save(root))
+            if "evaluate" in names:
+                states["register"] = register_model(str(root), return_state=True)
+                record.take(states)
+                show_result(root)
+    link_to_mlflow(
+        flow_record.record_path(home, str(flow_run.id)).with_suffix(".mirror.json"), "pipeline"
+    )
+    return _end(states)
+
+
+def _submit(
+    root: Path, names: Sequence[str], *, force: bool, pull: bool, launcher: str
+) -> dict[str, PrefectFuture[State]]:
+    dag, changed = read_dag(root), changed_stages(root)
+    futures: dict[str, PrefectFuture[State]] = {}
+    touched: set[str] = set()
+    for name in names:
+        parents = [parent for parent in dag[name].inputs if parent in futures]
+        unchanged = name not in changed and touched.isdisjoint(parents)
+        if force or not unchanged:
+            touched.add(name)
+        futures[name] = run_stage.submit(  # type: ignore[call-overload]  # wait_for is not in its stubs
+            name,
+            str(root),
+            unchanged=unchanged,
+            force=force,
+            pull=pull,
+            launcher=launcher,
+            wait_for=[futures[parent] for parent in parents],
+        )
+    return futures
+
+
+def _end(states: Mapping[str, State]) -> State:
+    unfinished = {name: state for name, state in states.items() if not state.is_completed()}
+    if not unfinished:
+        return Completed()
+    reasons = [state.message for state in unfinished.values() if state.is_failed()]
+    return Failed(
+        message=f"not completed: {', '.join(unfinished)}\n\n{(reasons or [''])[0]}".strip()
+    )

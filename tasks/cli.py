@@ -1,79 +1,167 @@
-"""`headrace`: the pipeline from the command line."""
+"""`headrace`: everything from the command line."""
 
 import argparse
 import os
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
-from components.contract import STAGES
-from components.errors import ERROR_OF_KIND, StageError
-from tasks import config, flow_record
+from components.contract import STAGES, Json
+from components.errors import StageError, UserError
+from tasks import config, console
+from tasks.dag import read_dag, select
+
+Handler = Callable[[argparse.Namespace, Path], int]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="headrace", description="From raw text to a registered language model."
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="headrace",
+        description="From raw text to a promoted language model.",
+        epilog="`headrace VERB --help` says more. Run it in the project's folder.",
     )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    run = verbs.add_parser(
-        "run", help="run what has changed, in the order of dvc.yaml, and register the model"
-    )
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, handler: Handler, summary: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(
+            name, help=summary, description=f"{summary[:1].upper()}{summary[1:]}."
+        )
+        added.set_defaults(handler=handler)
+        return added
+
+    run = verb("run", _run, "run what has changed, and what depends on it; register the model")
     run.add_argument("stages", nargs="*", metavar="STAGE", help=f"only these: {', '.join(STAGES)}")
-    run.add_argument("--force", action="store_true", help="run also what has not changed")
-    run.add_argument("--pull", action="store_true", help="take what it can from the DVC remote")
-    ask = verbs.add_parser("generate", help="print a registered model's answer to a prompt")
+    _add_how(run)
+    one = verb("stage", _run, "run one stage, if it has changed")
+    one.add_argument("stages", nargs=1, metavar="STAGE", choices=STAGES)
+    _add_how(one)
+    ask = verb("generate", _generate, "print a registered model's answer to a prompt")
     ask.add_argument("uri", help="models:/headrace/<version>")
     ask.add_argument("prompt")
     ask.add_argument("--max-new-tokens", type=int, default=128)
     ask.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
     ask.add_argument("--weights", choices=("model", "quantized"), default="model")
-    arguments = parser.parse_args()
-    root = Path.cwd()
-    config.set_environment_defaults(os.environ, root)
-    try:
-        if arguments.verb == "run":
-            return run_pipeline(root, tuple(arguments.stages), arguments.force, arguments.pull)
-        from tasks.registry import generate
+    accept = verb(
+        "accept", _accept, "record a stage's changed code without a run; see `make accept`"
+    )
+    accept.add_argument("stage", choices=STAGES)
+    accept.add_argument(
+        "--check", action="store_true", help="only say whether nothing but code has changed"
+    )
+    verb("up", _up, "start the console: Prefect, MLflow, and the flows to start from Prefect's UI")
+    verb("status", _status, "say what of the console runs, and where")
+    verb("down", _down, "stop the console")
+    return top
 
-        how = {
-            "max_new_tokens": arguments.max_new_tokens,
-            "temperature": arguments.temperature,
-            "weights": arguments.weights,
-        }
-        print(generate(arguments.uri, [arguments.prompt], **how)[0])
+
+def _add_how(run: argparse.ArgumentParser) -> None:
+    run.add_argument("--force", action="store_true", help="run also what has not changed")
+    run.add_argument("--pull", action="store_true", help="take what it can from the DVC remote")
+    run.add_argument(
+        "-S", "--set-param", action="append", default=[], metavar="KEY=VALUE",
+        help="another value for this run alone, which makes it a DVC experiment; may be repeated",
+    )  # fmt: skip
+
+
+def main() -> int:
+    arguments = parser().parse_args()
+    handler: Handler = arguments.handler
+    try:
+        return handler(arguments, Path.cwd())
     except StageError as error:
         print(f"{error.kind} error: {error.message}", file=sys.stderr)
         if error.hint:
             print(error.hint, file=sys.stderr)
         return error.exit_code
+
+
+def _environment(root: Path) -> None:
+    """This process's: the console's servers if they run, and a default for all that is not given."""
+    for name, value in console.urls(console.started(root)).items():
+        os.environ.setdefault(name, value)
+    config.set_environment_defaults(os.environ, root)
+
+
+def _run(arguments: argparse.Namespace, root: Path) -> int:
+    from components.params import load_params
+
+    # What is wrong is said before Prefect starts, which takes seconds.
+    load_params(root / "params.yaml")
+    config.load_settings()
+    config.load_resources(root)
+    select(read_dag(root), tuple(arguments.stages))
+    overrides = _overrides(arguments.set_param)
+    _environment(root)
+    from flows.run_here import run_here
+
+    return run_here(root, arguments.stages, arguments.force, arguments.pull, overrides)
+
+
+def _overrides(settings: list[str]) -> dict[str, Json]:
+    from components.section import parse_yaml
+
+    found = {}
+    for setting in settings:
+        key, sign, value = setting.partition("=")
+        if not sign:
+            raise UserError(f"-S {setting}: no value", "write -S dpo.beta=0.2")
+        found[key] = parse_yaml(value, f"-S {key}")
+    return found
+
+
+def _generate(arguments: argparse.Namespace, root: Path) -> int:
+    _environment(root)
+    from tasks.registry import generate
+
+    how = {
+        "max_new_tokens": arguments.max_new_tokens,
+        "temperature": arguments.temperature,
+        "weights": arguments.weights,
+    }
+    print(generate(arguments.uri, [arguments.prompt], **how)[0])
     return 0
 
 
-def run_pipeline(root: Path, stages: tuple[str, ...], force: bool, pull: bool) -> int:
-    """Run the flow here, without a server of its own, and print what became of each stage."""
-    from components.params import load_params
+def _accept(arguments: argparse.Namespace, root: Path) -> int:
+    from tasks.dvc import accept, require_code_alone
 
-    load_params(root / "params.yaml")  # before Prefect, which takes seconds to start
-    from flows.pipeline import pipeline
+    require_code_alone(root, arguments.stage)
+    if not arguments.check:
+        accept(root, arguments.stage)
+    return 0
 
-    started = time.monotonic()
-    state = pipeline(stages=stages, force=force, pull=pull, return_state=True)
-    record = flow_record.read(root, str(state.state_details.flow_run_id))
-    if record is None:
-        print(f"the flow ended before its first stage: {state.message}", file=sys.stderr)
-        return StageError.exit_code
-    print()
-    names = [name for name in (*record.stages, "register") if name in record.states]
-    ends = [record.states[name] for name in names]
-    for name, end in zip(names, ends, strict=True):
-        print(f"{name:>14}  {end['name']:<10} {' '.join(end['message'].split())[:160]}")
-    print(f"{'all':>14}  {record.state.capitalize():<10} {time.monotonic() - started:.0f} s")
-    results = root / "artifacts" / "evaluate" / "results.md"
-    if record.state == "FINISHED" and results.exists():
-        print(f"\n{results.read_text(encoding='utf-8')}")
-    codes = [ERROR_OF_KIND[end["kind"]].exit_code for end in ends if end["kind"] in ERROR_OF_KIND]
-    return codes[0] if codes else 0
+
+def _up(arguments: argparse.Namespace, root: Path) -> int:
+    given = dict(os.environ)
+    _print_status(console.up(root, config.load_settings(), given), given)
+    return 0
+
+
+def _status(arguments: argparse.Namespace, root: Path) -> int:
+    items = console.started(root)
+    _print_status(items, os.environ)
+    return 0 if items and all(item.is_running for item in items) else 1
+
+
+def _down(arguments: argparse.Namespace, root: Path) -> int:
+    stopped = console.down(root)
+    print(
+        "\n".join(f"{item.name} stopped (process {item.pid})" for item in stopped) or "nothing ran"
+    )
+    return 0
+
+
+def _print_status(
+    items: list[console.Started], environ: "os._Environ[str] | dict[str, str]"
+) -> None:
+    for item in items:
+        state = f"runs as process {item.pid}" if item.is_running else "has died: `headrace up`"
+        print(f"{item.name:>12}  {state:<24}  {item.url}".rstrip())
+    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
+        if name in environ:
+            print(f"{name} from the environment: {config.without_password(environ[name])}")
+    if not items:
+        print("nothing runs: `headrace up`")
 
 
 if __name__ == "__main__":

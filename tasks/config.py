@@ -5,9 +5,10 @@ Neither may change a result, so neither is part of a stage's key.
 
 import json
 import os
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -15,19 +16,24 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from components.errors import UserError
 from components.section import Section, explain, read_yaml
 
+Launcher = Literal["local"]
+
 
 class Settings(BaseSettings):
     """Read from HEADRACE_<NAME>."""
 
     model_config = SettingsConfigDict(env_prefix="HEADRACE_", extra="ignore", frozen=True)
 
-    launcher: Literal["local"] = Field("local", description="where stages run")
+    launcher: Launcher = Field("local", description="where stages run")
     num_workers: int = Field(
         default_factory=lambda: len(os.sched_getaffinity(0)),
         ge=1,
         description="processes or threads of a stage; never changes a result",
     )
     grace_s: float = Field(60, gt=0, description="from SIGTERM to SIGKILL, for a last checkpoint")
+    host: str = Field("127.0.0.1", description="where the console's servers listen")
+    prefect_port: int = Field(4200, ge=1, le=65535)
+    mlflow_port: int = Field(5000, ge=1, le=65535)
 
 
 class StageResources(Section):
@@ -63,12 +69,17 @@ def load_resources(root: Path) -> Resources:
         ) from error
 
 
+EXPERIMENTS = Path(".headrace", "experiments")
+"""Where the workspaces of flow runs with params of their own lie."""
+
+
 def home_root(root: Path) -> Path:
-    """The project a workspace belongs to: DVC runs experiments in temporary copies below `.dvc/tmp`."""
+    """The project a workspace belongs to: experiments run in copies below it, DVC's own and ours."""
     parts = root.resolve().parts
-    for index in range(len(parts) - 2):
-        if parts[index : index + 3] == (".dvc", "tmp", "exps"):
-            return Path(*parts[:index])
+    for below in ((".dvc", "tmp", "exps"), EXPERIMENTS.parts):
+        for index in range(len(parts) - len(below) + 1):
+            if parts[index : index + len(below)] == below:
+                return Path(*parts[:index])
     return root.resolve()
 
 
@@ -98,3 +109,16 @@ def set_environment_defaults(environ: MutableMapping[str, str], root: Path) -> N
     for name, value in defaults.items():
         environ.setdefault(name, value)
     state.mkdir(exist_ok=True)  # Prefect makes its own folder, but no parents
+
+
+def with_defaults(environ: Mapping[str, str], root: Path) -> dict[str, str]:
+    """`set_environment_defaults` on a copy, for a process that is to be started."""
+    copy = dict(environ)
+    set_environment_defaults(copy, root)
+    return copy
+
+
+def without_password(url: str) -> str:
+    """The address, with the user and password in it left out."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -5,16 +5,33 @@ import json
 import os
 import subprocess
 import sys
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from components.errors import InfraError, StageError
+from components.errors import DataError, InfraError, StageError, UserError
 from tasks import outcome
+from tasks.dag import read_dag
 from tasks.outcome import Outcome
 from tasks.process import die_with_parent
+from tasks.run_dir import latest_at, latest_run
 
 Action = Literal["cached", "restored", "executed"]
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)
+
+
+_running: set[subprocess.Popen[str]] = set()
+
+
+def stop_reproducing() -> None:
+    """Ask every `dvc repro` of this process to end; its stage writes a checkpoint first."""
+    for process in list(_running):
+        process.terminate()
 
 
 @dataclass(frozen=True)
@@ -27,53 +44,95 @@ class Reproduced:
 
 
 def reproduce(
-    root: Path, stage: str, flow_run: str, *, force: bool = False, pull: bool = False
+    root: Path,
+    stage: str,
+    flow_run: str,
+    *,
+    force: bool = False,
+    pull: bool = False,
+    launcher: str = "",
+    say: Callable[[str], object] = _print,
 ) -> Reproduced:
-    """Run `dvc repro -s STAGE` and say what it did. Raises the stage's typed error, or InfraError."""
+    """Run `dvc repro -s STAGE` and say what it did. Raises the stage's typed error, or InfraError.
+
+    `say` gets each line that DVC and the stage print, as they print it.
+    """
     repair_locks(root)
-    pointer = root / "runs" / stage / "latest.json"
-    before = _modified_at(pointer)
+    if not pull:
+        _require_inputs(root, stage)
+    before = latest_at(root, stage)
     refusal = root / "runs" / stage / outcome.NAME
     refusal.unlink(missing_ok=True)
+    process, said = _repro(root, stage, flow_run, force, pull, launcher, say)
+    run = latest_run(root, stage)
+    result = outcome.read(run) if run and latest_at(root, stage) != before else None
+    refused = outcome.read(refusal.parent)
+    if process.returncode == 0:
+        if result is not None:
+            return Reproduced("executed", result)
+        restored = any("is cached - skipping run" in line for line in said)
+        return Reproduced("restored" if restored else "cached", None)
+    restore_outputs(root, stage)  # a launch that was killed could not
+    if result is not None and not result.ok:
+        raise result.error()
+    if refused is not None:
+        raise refused.error()
+    if run and latest_at(root, stage) != before:
+        raise InfraError(f"{stage} was ended before it could say how", "run it again")
+    errors = [line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR:")]
+    message = errors[-1] if errors else f"dvc ended with {process.returncode}"
+    if process.returncode < 0:
+        raise InfraError(f"{stage}: {message}", "run it again")
+    if _is_busy(message):
+        raise InfraError(f"{stage}: {message}", "another DVC command works here; try again")
+    raise StageError(f"{stage}: {message}")
+
+
+def _repro(
+    root: Path,
+    stage: str,
+    flow_run: str,
+    force: bool,
+    pull: bool,
+    launcher: str,
+    say: Callable[[str], object],
+) -> tuple["subprocess.Popen[str]", list[str]]:
+    """The ended process, and the last lines it printed."""
     command = [sys.executable, "-m", "tasks.dvc", stage, "--parent", str(os.getpid())]
     command += ["--force"] * force + ["--pull"] * pull
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         "HEADRACE_FLOW_RUN": flow_run,
     }
+    if launcher:
+        environment["HEADRACE_LAUNCHER"] = launcher
+    said: deque[str] = deque(maxlen=40)
     with subprocess.Popen(
         command, cwd=root, env=environment, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
     ) as process:  # fmt: skip
         assert process.stdout is not None
-        said: list[str] = []
-        for line in process.stdout:
-            print(line, end="", flush=True)
-            said = [*said[-40:], line.rstrip()]
-    if _modified_at(pointer) != before:
-        key = json.loads(pointer.read_text(encoding="utf-8"))["key"]
-        result = outcome.read(root / "runs" / stage / key)
-        if result is None:
-            raise InfraError(f"{stage} was ended before it could say how", "run it again")
-        if not result.ok:
-            raise result.error()
-        if process.returncode == 0:
-            return Reproduced("executed", result)
-    refused = outcome.read(refusal.parent)
-    if refused is not None:
-        raise refused.error()
-    if process.returncode == 0:
-        restored = any("is cached - skipping run" in line for line in said)
-        return Reproduced("restored" if restored else "cached", None)
-    errors = [line for line in said if line.startswith("ERROR:")]
-    message = (
-        errors[-1].removeprefix("ERROR: ") if errors else f"dvc ended with {process.returncode}"
-    )
-    if "busy" in message or "lock" in message.lower() or process.returncode < 0:
-        raise InfraError(
-            f"{stage}: {message}", "another DVC command holds this workspace; try again"
-        )
-    raise StageError(f"{stage}: {message}")
+        _running.add(process)
+        try:
+            for line in process.stdout:
+                say(line.rstrip())
+                said.append(line.rstrip())
+        finally:
+            _running.discard(process)
+    return process, list(said)
+
+
+def _require_inputs(root: Path, stage: str) -> None:
+    """Raise DataError for a missing dependency: DVC would first remove what the stage had put out."""
+    for path in read_dag(root)[stage].deps:
+        if not (root / path).exists():
+            raise DataError(
+                f"{stage}: {path} is missing", "run the stage that makes it, or `dvc checkout`"
+            )
+
+
+def _is_busy(message: str) -> bool:
+    return "is busy" in message or "Unable to acquire lock" in message
 
 
 def changed_stages(root: Path) -> dict[str, list[str]]:
@@ -86,7 +145,8 @@ def changed_stages(root: Path) -> dict[str, list[str]]:
         with Repo(str(root)) as repo:
             status = repo.status()
     except DvcException as error:
-        raise StageError(f"dvc status: {error}", "see `dvc doctor`") from error
+        kind = InfraError if _is_busy(str(error)) else StageError
+        raise kind(f"dvc status: {error}", "see `dvc doctor`") from error
     changed: dict[str, list[str]] = {}
     for address, entries in status.items():
         name = address.rpartition(":")[2]  # outside the working folder DVC puts a path before it
@@ -102,6 +162,28 @@ def changed_stages(root: Path) -> dict[str, list[str]]:
                     reasons.append(str(what))
         changed[name] = reasons
     return changed
+
+
+def require_code_alone(root: Path, stage: str) -> None:
+    """Raise UserError unless the stage has changed, and nothing of it but files of code."""
+    reasons = changed_stages(root).get(stage, [])
+    others = [reason for reason in reasons if not reason.startswith("changed deps: components/")]
+    if others:
+        raise UserError(
+            f"{stage}: {'; '.join(others)}", f"only changed code can be accepted: dvc repro {stage}"
+        )
+    if not reasons:
+        raise UserError(f"{stage} is unchanged", "there is nothing to accept")
+
+
+def accept(root: Path, stage: str) -> None:
+    """Record the stage's code as it is, with the output it has. Raises StageError if DVC does not."""
+    require_code_alone(root, stage)
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "commit", "--force", stage], cwd=root, check=False
+    )
+    if done.returncode:
+        raise StageError(f"dvc commit {stage} ended with {done.returncode}", "see above")
 
 
 def restore_outputs(root: Path, stage: str) -> None:
@@ -128,21 +210,28 @@ def restore_outputs(root: Path, stage: str) -> None:
 
 
 def repair_locks(root: Path) -> None:
-    """Remove a lock file that a killed DVC left half-written; whole ones DVC judges itself, by PID."""
+    """Remove a lock file that a killed DVC left half-written; whole ones DVC judges itself, by PID.
+
+    Under the lock that DVC holds while it writes the file, so a file that is being written is not
+    taken for a broken one.
+    """
     path = root / ".dvc" / "tmp" / "rwlock"
+    if not path.exists():
+        return
+    from zc.lockfile import LockError, LockFile
+
+    try:
+        guard = LockFile(str(path.with_suffix(".lock")))
+    except LockError:
+        return
     try:
         json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return
+        pass
     except (json.JSONDecodeError, UnicodeDecodeError):
         path.unlink(missing_ok=True)
-
-
-def _modified_at(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except FileNotFoundError:
-        return 0
+    finally:
+        guard.close()
 
 
 def main() -> int:

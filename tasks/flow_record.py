@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.errors import StageError
+from components.errors import InfraError, StageError
 from tasks import outcome
+from tasks.process import is_running, started_ticks
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -26,9 +27,13 @@ class FlowRecord:
     id: str
     stages: list[str]
     started_at: float
+    workspace: str
+    """Where the stages ran: the project, or an experiment's worktree."""
     git_commit: str
     pid: int
     """The flow's process: a record without an end whose process is gone was killed."""
+    ticks: int
+    """When that process was started: its PID alone may be another's by now."""
     states: dict[str, dict[str, str]] = field(default_factory=dict)
     """`name`, `message` and error `kind` of each stage's last state, once known."""
     ended_at: float | None = None
@@ -38,7 +43,9 @@ class FlowRecord:
         """Keep Prefect's final states."""
         for name, state in states.items():
             kind = "ok" if state.is_completed() else UPSTREAM
-            if state.is_failed():
+            if state.is_cancelled() or state.is_crashed():
+                kind = InfraError.kind
+            elif state.is_failed():
                 error = state.result(raise_on_failure=False)
                 kind = error.kind if isinstance(error, StageError) else StageError.kind
             self.states[name] = {
@@ -55,13 +62,22 @@ class FlowRecord:
 
 
 @contextmanager
-def recorded(root: Path, flow_run: str, stages: list[str]) -> Iterator[FlowRecord]:
+def recorded(home: Path, workspace: Path, flow_run: str, stages: list[str]) -> Iterator[FlowRecord]:
     """Keep the record on disk while the body runs, with a process beside it that mirrors to MLflow."""
-    record = FlowRecord(flow_run, stages, time.time(), git_commit(root), os.getpid())
-    path = root / "runs" / "flows" / f"{flow_run}.json"
+    pid = os.getpid()
+    record = FlowRecord(
+        id=flow_run,
+        stages=stages,
+        started_at=time.time(),
+        workspace=str(workspace),
+        git_commit=git_commit(workspace),
+        pid=pid,
+        ticks=started_ticks(pid) or 0,
+    )
+    path = record_path(home, flow_run)
     path.parent.mkdir(parents=True, exist_ok=True)
     outcome.write_json(path, vars(record))
-    start_mirror(root, flow_run)  # it sees the end in the record, sends what is left, and goes
+    start_mirror(home, flow_run)  # it sees the end in the record, sends what is left, and goes
     try:
         yield record
         if record.state == "RUNNING":
@@ -74,22 +90,24 @@ def recorded(root: Path, flow_run: str, stages: list[str]) -> Iterator[FlowRecor
         outcome.write_json(path, vars(record))
 
 
-def read(root: Path, flow_run: str) -> FlowRecord | None:
-    """The record of a flow run; None if it wrote none."""
+def record_path(home: Path, flow_run: str) -> Path:
+    return home / "runs" / "flows" / f"{flow_run}.json"
+
+
+def read(path: Path) -> FlowRecord | None:
+    """The record at `path`; None if there is none, or none that is whole."""
     try:
-        text = (root / "runs" / "flows" / f"{flow_run}.json").read_text(encoding="utf-8")
-    except FileNotFoundError:
+        return FlowRecord(**json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, json.JSONDecodeError, TypeError):
         return None
-    return FlowRecord(**json.loads(text))
 
 
 def has_ended(path: Path) -> bool:
     """Whether the flow of the record at `path` said that it ended, or is gone without a word."""
-    try:
-        record = FlowRecord(**json.loads(path.read_text(encoding="utf-8")))
-    except (FileNotFoundError, json.JSONDecodeError):
+    record = read(path)
+    if record is None:
         return True
-    return record.ended_at is not None or not Path(f"/proc/{record.pid}").exists()
+    return record.ended_at is not None or not is_running(record.pid, record.ticks)
 
 
 def start_mirror(root: Path, flow_run: str = "") -> subprocess.Popen[bytes]:

@@ -6,30 +6,27 @@ stage's processes: what it starts ends with it.
 
 import argparse
 import fcntl
-import json
 import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from components.contract import STAGES, Json
-from components.errors import InfraError, StageError
+from components.errors import InfraError, StageError, UserError
 from components.params import load_params
-from components.section import read_yaml
 from tasks import config, outcome
 from tasks.dag import StageSpec, read_dag, select
-from tasks.flow_record import start_mirror
+from tasks.flow_record import git_commit, start_mirror
 from tasks.key import digest_paths, stage_key
 from tasks.local import LocalLauncher
 from tasks.outcome import Outcome
 from tasks.process import die_with_supervisor
-from tasks.publish import prune, publish_tree, remove
-from tasks.run_dir import RunDir, resolved_params
+from tasks.publish import LOCK, prune, publish_tree, remove
+from tasks.run_dir import Latest, RunDir, lock_entry, read_latest, resolved_params, write_latest
 
-LATEST = "latest.json"
 FLOW_RUN = "HEADRACE_FLOW_RUN"
 """The Prefect flow run that asked for this; empty if nobody did."""
 
@@ -46,10 +43,11 @@ def main() -> int:
     except StageError as error:
         result = _refusal(root, stage, error)
     if not result.ok:
-        print(f"{stage}: {result.kind} error: {result.message}", file=sys.stderr)
-        if result.hint:
-            print(f"{stage}: {result.hint}", file=sys.stderr)
         _restore(root, stage)
+        with suppress(OSError):  # whoever would read it may be gone
+            print(f"{stage}: {result.kind} error: {result.message}", file=sys.stderr)
+            if result.hint:
+                print(f"{stage}: {result.hint}", file=sys.stderr)
     if not os.environ.get(FLOW_RUN):  # a flow has its own mirror
         start_mirror(root)
     return result.exit_code
@@ -81,15 +79,18 @@ def launch(root: Path, stage: str) -> Outcome:
     resources = config.load_resources(root).of(stage)
     work = prepare(root, stage)
     run = work.run
-    with _alone(run.path.parent):
+    with _alone(run, settings.grace_s) as lock:
         last = outcome.read(run.path)
-        if last and last.ok and not _recorded_since(run):
+        at_hand = last is not None and last.ok and run.out.is_dir()
+        recorded = at_hand and _is_recorded(run)
+        if last is not None and at_hand and not recorded:
             finished = last
         else:
-            finished = _attempt(work, settings, resources, last)
+            finished = _attempt(work, settings, resources, last, lock)
         if finished.ok:
-            _publish(run)
-        outcome.write_json(root / "runs" / stage / LATEST, {"key": run.key})
+            _publish(run, recorded)
+        else:
+            write_latest(root, stage, Latest(run.key))
         return finished
 
 
@@ -98,11 +99,12 @@ def _attempt(
     settings: config.Settings,
     resources: config.StageResources,
     last: Outcome | None,
+    lock: int,
 ) -> Outcome:
     run = work.run
     stale = [run.out, run.reports, run.report, run.path / outcome.NAME]
     if last and last.ok:  # asked to compute it again: from the start, and told as a new story
-        stale += [run.work, run.metrics, run.log, run.path / "mirror.json"]
+        stale += [run.path / "mirror.json", run.work, run.metrics, run.log]
     for path in stale:
         remove(path)
     for path in (run.out, run.reports, run.work):
@@ -117,51 +119,65 @@ def _attempt(
         "attempt": attempt,
         "num_workers": settings.num_workers,
         "flow_run": os.environ.get(FLOW_RUN, ""),
+        "git_commit": git_commit(run.root),
+        "workspace": str(run.root),
         "requested_at": time.time(),
     }
     outcome.write_json(run.request, request)
-    outcome.write_json(run.path.parent / LATEST, {"key": run.key})
-    result = LocalLauncher(settings.grace_s).run(run, resources.num_ranks)
+    write_latest(run.root, run.stage, Latest(run.key))
+    result = LocalLauncher(settings.grace_s, lock).run(run, resources.num_ranks)
     result = replace(result, attempt=attempt)
     outcome.write(run.path, result)
     return result
 
 
-def _publish(run: RunDir) -> None:
-    outcome.write_json(run.path / "published.json", {"lock_entry": _lock_entry(run)})
+def _publish(run: RunDir, recorded: bool) -> None:
+    """Make the output visible, unless what it was computed from has changed meanwhile.
+
+    DVC reads params and dependencies again after the command, and would record the output under
+    what they are by then. Raises UserError.
+    """
+    if prepare(run.root, run.stage).run.key != run.key:
+        raise UserError(
+            f"{run.stage}: params, code or inputs were changed while it ran; nothing is published",
+            "run it again; if you change them back, what it computed is published",
+        )
+    entry = lock_entry(run.root, run.stage)
+    write_latest(run.root, run.stage, Latest(run.key, True, entry, recorded))
     for source, target in run.published().items():
         publish_tree(source, target)
     prune(run.path.parent, run.key)
 
 
-def _recorded_since(run: RunDir) -> bool:
+def _is_recorded(run: RunDir) -> bool:
     """Whether DVC has recorded this attempt's output, so that running again means: compute again."""
-    try:
-        before = json.loads((run.path / "published.json").read_text())["lock_entry"]
-    except (FileNotFoundError, json.JSONDecodeError):
-        return not run.out.is_dir()
-    return bool(before != _lock_entry(run)) or not run.out.is_dir()
-
-
-def _lock_entry(run: RunDir) -> Json:
-    path = run.root / "dvc.lock"
-    if not path.exists():
-        return None
-    return (read_yaml(path) or {}).get("stages", {}).get(run.stage)
+    latest = read_latest(run.root, run.stage)
+    if latest is None or latest.key != run.key or not latest.published:
+        return False
+    return latest.recorded_before or latest.lock_entry != lock_entry(run.root, run.stage)
 
 
 @contextmanager
-def _alone(stage_runs: Path) -> Iterator[None]:
-    """Hold the stage's lock; the kernel lets go of it whatever happens to this process."""
-    stage_runs.mkdir(parents=True, exist_ok=True)
-    with (stage_runs / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InfraError(
-                f"{stage_runs.name} is already running in this workspace", "wait for it to end"
-            ) from error
-        yield
+def _alone(run: RunDir, wait_s: float) -> Iterator[int]:
+    """Hold the attempt's lock, and yield its descriptor; the kernel lets go whatever happens to us.
+
+    The stage's process inherits it: one that outlives a killed `launch`, to write its checkpoint,
+    still holds it. Waits as long as that may take; raises InfraError if it takes longer.
+    """
+    run.path.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + wait_s
+    with (run.path / LOCK).open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise InfraError(
+                        f"{run.stage}: the same attempt is already running", "wait for it to end"
+                    ) from error
+                time.sleep(0.2)
+        yield file.fileno()
 
 
 def _refusal(root: Path, stage: str, error: StageError) -> Outcome:

@@ -4,12 +4,14 @@ A launcher is anything with `run(run_dir, num_ranks) -> Outcome`; a cluster is a
 stage can tell the difference.
 """
 
+import math
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
@@ -17,10 +19,12 @@ from typing import Protocol
 from components.errors import BUG_EXIT_CODE, KIND_OF_EXIT_CODE, InfraError, UserError
 from tasks import outcome
 from tasks.outcome import Outcome
-from tasks.process import end_group, group_memory_gib, oom_kills
+from tasks.process import die_with_parent, end_group, oom_kills, tree_memory_gib
 from tasks.run_dir import RunDir
 
 MEMORY_SAMPLE_S = 1.0
+RELAY_INTERVAL_S = 0.1
+AGAIN = "run it again: it goes on from its last checkpoint"
 
 
 class Launcher(Protocol):
@@ -29,35 +33,35 @@ class Launcher(Protocol):
 
 
 class LocalLauncher:
-    def __init__(self, grace_s: float) -> None:
+    def __init__(self, grace_s: float, lock: int) -> None:
+        """`lock` is a descriptor that the stage's process keeps open as long as it lives."""
         self._grace_s = grace_s
+        self._lock = lock
 
     def run(self, run: RunDir, num_ranks: int) -> Outcome:
         started_at, started = time.time(), time.monotonic()
         oom_before = oom_kills()
-        pod = subprocess.Popen(
-            pod_command(run, num_ranks),
-            cwd=run.root,
-            env=os.environ | {"HEADRACE_LAUNCH_PID": str(os.getpid())},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # a group of its own: one signal reaches every rank and worker
-        )
-        peak = _Peak(pod.pid)
-        forward = _Forward(pod.pid, self._grace_s)
         with run.log.open("ab") as log:
-            assert pod.stdout is not None
-            for line in pod.stdout:
-                log.write(line)
-                log.flush()
-                sys.stdout.buffer.write(line)
-                sys.stdout.flush()
-        code = pod.wait()
+            # Its own file, not a pipe to us: what it prints is kept, and printing is no danger to
+            # it, when we are gone.
+            offset = log.tell()
+            pod = subprocess.Popen(
+                pod_command(run, num_ranks),
+                cwd=run.root,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=(self._lock,),
+                start_new_session=True,  # a group of its own: one signal reaches every worker
+                preexec_fn=partial(die_with_parent, os.getpid()),  # noqa: PLW1509  no thread of ours holds a lock
+            )
+        forward = _Forward(pod.pid, self._grace_s)
+        peak_gib = _relay_until_end(pod, run.log, offset)
         end_group(pod.pid, signal.SIGKILL)  # workers that outlived a killed pod
         forward.stop()
         said = outcome.read(run.path)
-        kind, message, hint = _verdict(run, said, code, oom_kills() > oom_before, forward.received)
+        oom = oom_kills() > oom_before
+        kind, message, hint = _verdict(run, said, pod.returncode, oom, forward.received)
         return Outcome(
             stage=run.stage,
             key=run.key,
@@ -69,12 +73,41 @@ class LocalLauncher:
             attempt=1,
             started_at=round(started_at, 3),
             elapsed_s=round(time.monotonic() - started, 3),
-            peak_memory_gib=round(peak.stop(), 3),
+            peak_memory_gib=round(peak_gib, 3),
         )
 
 
+def _relay_until_end(pod: "subprocess.Popen[bytes]", log: Path, offset: int) -> float:
+    """Print what the log gets after `offset` until `pod` has ended; return its peak memory, GiB.
+
+    Memory is sampled over the pod and all its descendants: a stage's workers come and go, so no
+    single process tells it.
+    """
+    peak_gib, sampled_at = 0.0, -math.inf
+    with log.open("rb") as file:
+        file.seek(offset)
+        ended = False
+        while not ended:
+            ended = pod.poll() is not None
+            _print_bytes(file.read())
+            if time.monotonic() - sampled_at >= MEMORY_SAMPLE_S:
+                sampled_at = time.monotonic()
+                peak_gib = max(peak_gib, tree_memory_gib(pod.pid))
+            if not ended:
+                time.sleep(RELAY_INTERVAL_S)
+    return peak_gib
+
+
+def _print_bytes(text: bytes) -> None:
+    try:
+        sys.stdout.buffer.write(text)
+        sys.stdout.flush()
+    except OSError:  # nobody reads any more; the log has it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def pod_command(run: RunDir, num_ranks: int) -> list[str]:
-    module = ["-m", "tasks.pod", run.stage, str(run.path.relative_to(run.root))]
+    module = ["-m", "tasks.pod", run.stage, str(run.path)]
     if num_ranks == 1:
         return [sys.executable, *module]
     return [
@@ -89,7 +122,9 @@ def _verdict(
     """Kind, message and hint from what the pod wrote and how it exited."""
     if said is not None and (said.ok == (code == 0)):
         return said.kind, said.message, said.hint
-    where = f"see {run.log.relative_to(run.root)}"
+    where = f"see {run.log}"
+    if signalled and code > 0:
+        return InfraError.kind, f"{run.stage} was ended by a signal", AGAIN
     if code in (0, BUG_EXIT_CODE, 1):
         return "bug", f"{run.stage} ended with exit code {code} and without a word", where
     if code < 0:
@@ -101,7 +136,7 @@ def _verdict(
             return (
                 InfraError.kind,
                 f"{run.stage} was ended by {name}",
-                "run it again: it goes on from its last checkpoint",
+                AGAIN,
             )
         return "bug", f"{run.stage} crashed with {name}", where
     return KIND_OF_EXIT_CODE.get(code, "bug"), f"{run.stage} ended with exit code {code}", where
@@ -129,33 +164,3 @@ class _Forward:
         self._timer.cancel()
         for sig, handler in self._before.items():
             signal.signal(sig, handler)
-
-
-class _Peak:
-    """Samples the group's memory; a stage's workers come and go, so no single process tells it."""
-
-    def __init__(self, group: int) -> None:
-        self._group = group
-        self._peak_gib = 0.0
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def _watch(self) -> None:
-        while not self._stopped.wait(MEMORY_SAMPLE_S):
-            self._peak_gib = max(self._peak_gib, group_memory_gib(self._group))
-
-    def stop(self) -> float:
-        self._stopped.set()
-        self._thread.join()
-        return self._peak_gib
-
-
-def tail(path: Path, num_lines: int = 20) -> str:
-    """The last lines of a log, for a person."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 65536))
-            return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-num_lines:])
-    except FileNotFoundError:
-        return ""

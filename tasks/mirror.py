@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.contract import Json
-from components.section import read_yaml
 from tasks import config, outcome
-from tasks.flow_record import git_commit, has_ended
+from tasks.flow_record import has_ended
+from tasks.run_dir import lock_entry, read_latest
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,6 +28,7 @@ class Progress:
     """How far one run folder is mirrored."""
 
     run_id: str = ""
+    experiment_id: str = ""
     offset: int = 0
     """Bytes of metrics.jsonl sent."""
     ended_at: float = 0.0
@@ -75,6 +76,7 @@ def _mirror_flow(client: "MlflowClient", experiment_id: str, path: Path) -> bool
              "headrace.git_commit": record["git_commit"],
              "prefect.flow_run_id": record["id"], "headrace.stages": ",".join(record["stages"])},
         )  # fmt: skip
+        progress.experiment_id = experiment_id
         outcome.write_json(note, asdict(progress))
     if not has_ended(path):
         return False
@@ -99,6 +101,7 @@ def _mirror_stage(client: "MlflowClient", experiment_id: str, root: Path, run_di
     request = json.loads((run_dir / "request.json").read_text(encoding="utf-8"))
     if not progress.run_id:
         progress.run_id = _start_stage_run(client, experiment_id, root, request)
+        progress.experiment_id = experiment_id
         outcome.write_json(note, asdict(progress))
     progress.offset = _send_metrics(
         client, progress.run_id, run_dir / "metrics.jsonl", progress.offset
@@ -107,9 +110,7 @@ def _mirror_stage(client: "MlflowClient", experiment_id: str, root: Path, run_di
         _send_end(client, progress.run_id, run_dir, ended, ended_at)
         progress.ended_at = ended_at
     if ended is not None and not progress.lock_entry:
-        progress.lock_entry = not ended.ok or _send_lock_entry(
-            client, progress.run_id, root, request
-        )
+        progress.lock_entry = not ended.ok or _send_lock_entry(client, progress.run_id, request)
     outcome.write_json(note, asdict(progress))
     return bool(progress.ended_at and progress.lock_entry)
 
@@ -121,7 +122,7 @@ def _start_stage_run(
         "headrace.kind": "stage",
         "headrace.stage": request["stage"],
         "headrace.stage_key": request["key"],
-        "headrace.git_commit": git_commit(root),
+        "headrace.git_commit": request["git_commit"],
         "headrace.attempt": str(request["attempt"]),
     }
     if request["flow_run"]:
@@ -196,23 +197,15 @@ def _send_end(
     client.set_terminated(run_id, "FINISHED" if ended.ok else "FAILED", at_ms)
 
 
-def _send_lock_entry(
-    client: "MlflowClient", run_id: str, root: Path, request: dict[str, Any]
-) -> bool:
+def _send_lock_entry(client: "MlflowClient", run_id: str, request: dict[str, Any]) -> bool:
     """Tag the run with what dvc.lock says of its output; False if DVC has not recorded it yet."""
-    run_dir = root / "runs" / request["stage"] / request["key"]
-    latest = root / "runs" / request["stage"] / "latest.json"
-    if json.loads(latest.read_text(encoding="utf-8"))["key"] != request["key"]:
-        return True  # a later attempt took its place before DVC recorded this one
-    lock = root / "dvc.lock"
-    entry = (
-        (read_yaml(lock) or {}).get("stages", {}).get(request["stage"]) if lock.exists() else None
-    )
-    try:
-        before = json.loads((run_dir / "published.json").read_text(encoding="utf-8"))["lock_entry"]
-    except (FileNotFoundError, json.JSONDecodeError):
-        return False
-    if entry is None or entry == before:
+    stage, workspace = request["stage"], Path(request["workspace"])
+    latest = read_latest(workspace, stage)
+    if latest is None or latest.key != request["key"]:
+        return True  # a later attempt took its place, or the experiment's workspace is gone
+    entry = lock_entry(workspace, stage)
+    recorded = latest.recorded_before or entry != latest.lock_entry
+    if not latest.published or not recorded or entry is None:
         return False
     for out in entry.get("outs", []):
         client.set_tag(run_id, f"dvc.{out['path'].replace('/', '.')}", out.get("md5", ""))

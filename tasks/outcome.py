@@ -5,6 +5,7 @@
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -41,6 +42,15 @@ class Outcome:
 
 def write(run_dir: Path, outcome: Outcome) -> None:
     write_json(run_dir / NAME, asdict(outcome))
+
+
+def write_first(run_dir: Path, outcome: Outcome) -> None:
+    """Write it unless there is one: of several ranks that fail, the first says why."""
+    part = run_dir / f".{NAME}.first.{os.getpid()}"
+    write_json(part, asdict(outcome))
+    with suppress(FileExistsError):
+        os.link(part, run_dir / NAME)
+    part.unlink()
 
 
 def read(run_dir: Path) -> Outcome | None:

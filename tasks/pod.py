@@ -28,8 +28,8 @@ def main() -> int:
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("run_dir", type=Path)
     arguments = parser.parse_args()
-    if "HEADRACE_LAUNCH_PID" in os.environ and "RANK" not in os.environ:
-        die_with_parent(int(os.environ["HEADRACE_LAUNCH_PID"]))
+    if "RANK" in os.environ:  # the parent is torchrun, which does not ask for it
+        die_with_parent(os.getppid())
     signal.signal(signal.SIGTERM, _on_sigterm)
     rank = int(os.environ.get("RANK", "0"))
     stage, run_dir = arguments.stage, arguments.run_dir
@@ -49,7 +49,7 @@ def main() -> int:
         message = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         hint = f"the trace is in {run_dir / 'log.txt'}"
     if rank == 0 or code:
-        outcome.write(
+        outcome.write_first(
             run_dir,
             Outcome(
                 stage, request["key"], kind, code, message, hint, os.uname().nodename,

@@ -35,6 +35,9 @@ def die_with_supervisor(sig: signal.Signals = signal.SIGTERM) -> None:
     die_with_parent(parent, sig)
     if supervisor == parent:
         return
+    if supervisor <= 1 and not _init_is_dvc():  # DVC ended before we could look
+        os.kill(os.getpid(), sig)
+        return
     try:
         handle = os.pidfd_open(supervisor)
     except ProcessLookupError:
@@ -48,6 +51,14 @@ def die_with_supervisor(sig: signal.Signals = signal.SIGTERM) -> None:
     threading.Thread(target=wait, daemon=True, name="supervisor").start()
 
 
+def _init_is_dvc() -> bool:
+    """Whether DVC is the first process, as in a container made for it."""
+    try:
+        return b"dvc" in Path("/proc/1/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 def supervisor_of(parent: int) -> int:
     """The parent of a shell with a command (`sh -c`), or `parent` itself if it is no such shell."""
     try:
@@ -57,22 +68,25 @@ def supervisor_of(parent: int) -> int:
         return parent
     is_wrapper = arguments[0].endswith(b"sh") and b"-c" in arguments[1:]
     grandparent = next(int(line[5:]) for line in status.splitlines() if line.startswith("PPid:"))
-    return grandparent if is_wrapper and grandparent > 1 else parent
+    return grandparent if is_wrapper else parent
 
 
-def group_memory_gib(group: int) -> float:
-    """Resident memory of a process group, shared pages counted once (PSS)."""
-    total_kib = 0
+def tree_memory_gib(pid: int) -> float:
+    """Resident memory of a process and all its descendants, shared pages counted once (PSS)."""
+    children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if os.getpgid(int(folder.name)) != group:
-                continue
-            for line in (folder / "smaps_rollup").read_text().splitlines():
+        with contextlib.suppress(OSError):  # it ended while we looked
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            children.setdefault(int(fields[1]), []).append(int(folder.name))
+    total_kib, waiting = 0, [pid]
+    while waiting:
+        one = waiting.pop()
+        waiting += children.get(one, [])
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{one}/smaps_rollup").read_text().splitlines():
                 if line.startswith("Pss:"):
                     total_kib += int(line.split()[1])
                     break
-        except (OSError, ValueError):  # it ended while we looked
-            continue
     return total_kib / 2**20
 
 
@@ -91,3 +105,21 @@ def end_group(group: int, sig: signal.Signals) -> None:
     """Send `sig` to a process group that may be gone already."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(group, sig)
+
+
+def started_ticks(pid: int) -> int | None:
+    """When the process was started, in clock ticks since boot; None if it is gone, or a zombie.
+
+    With the PID it names one process for good: a PID alone is given again after a while.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    state, *fields = stat.rpartition(")")[2].split()  # the name before it may hold blanks
+    return None if state in "ZX" else int(fields[18])
+
+
+def is_running(pid: int, ticks: int) -> bool:
+    """Whether the process that had this PID and start is still there; a stopped one is."""
+    return started_ticks(pid) == ticks

@@ -1,8 +1,15 @@
 """Publishing: what a stage wrote becomes visible whole or not at all."""
 
+import fcntl
 import os
 import shutil
 from pathlib import Path
+
+from tasks import outcome
+
+LOCK = ".lock"
+"""In a run's folder: held by whoever works on that attempt."""
+KEEP_UNFINISHED = 3
 
 
 def publish_tree(source: Path, target: Path) -> None:
@@ -12,8 +19,9 @@ def publish_tree(source: Path, target: Path) -> None:
     nothing. Where links are impossible (another file system) the files are copied.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    for left_behind in target.parent.glob(f".{target.name}.[0-9]*"):
+        remove(left_behind)
     part = target.with_name(f".{target.name}.{os.getpid()}")
-    remove(part)
     if source.is_dir():
         shutil.copytree(source, part, copy_function=_link_or_copy)
     else:
@@ -38,8 +46,29 @@ def remove(path: Path) -> None:
 
 
 def prune(stage_runs: Path, keep_key: str) -> None:
-    """Drop outputs and checkpoints of other attempts; their figures, logs and outcomes stay."""
-    for run_dir in stage_runs.iterdir():
-        if run_dir.is_dir() and run_dir.name != keep_key:
-            remove(run_dir / "out")
-            remove(run_dir / "work")
+    """Drop outputs and checkpoints that nobody needs; figures, logs and outcomes stay.
+
+    A finished attempt's are in DVC's cache; of unfinished ones, which can be gone on with, the
+    newest few are kept. What runs at present, in another workspace, is left alone.
+    """
+    others = [path for path in stage_runs.iterdir() if path.is_dir() and path.name != keep_key]
+    unfinished = []
+    for run in others:
+        last = outcome.read(run)
+        if last and last.ok:
+            _drop(run)
+        elif (run / "work").is_dir():
+            unfinished.append(run)
+    unfinished.sort(key=lambda run: (run / "work").stat().st_mtime_ns, reverse=True)
+    for run in unfinished[KEEP_UNFINISHED:]:
+        _drop(run)
+
+
+def _drop(run: Path) -> None:
+    with (run / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        remove(run / "out")
+        remove(run / "work")

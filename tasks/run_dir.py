@@ -10,12 +10,19 @@ report.json     the stage's report
 outcome.json    how it ended
 """
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from components.contract import Json
+from components.section import read_yaml
+from tasks import outcome
+from tasks.config import home_root
 from tasks.dag import ARTIFACTS, REPORTS, StageSpec
+
+LATEST = "latest.json"
+"""In `runs/<stage>` of the workspace: its newest attempt, see `Latest`."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,8 @@ class RunDir:
 
     @property
     def path(self) -> Path:
-        return self.root / "runs" / self.stage / self.key
+        """In the project that `root` belongs to: what an attempt leaves outlives its workspace."""
+        return home_root(self.root) / "runs" / self.stage / self.key
 
     @property
     def out(self) -> Path:
@@ -74,3 +82,62 @@ def resolved_params(all_params: Mapping[str, Json], spec: StageSpec) -> dict[str
             value = value[part]
         resolved[key] = value
     return resolved
+
+
+@dataclass(frozen=True)
+class Latest:
+    """Which attempt a workspace asked for last."""
+
+    key: str
+    published: bool = False
+    lock_entry: Json = None
+    """What dvc.lock said of the stage just before publishing: once it differs, DVC has recorded."""
+    recorded_before: bool = False
+    """Whether it was computed again although DVC had its output: then the entry need not differ."""
+
+
+def read_latest(root: Path, stage: str) -> Latest | None:
+    try:
+        return Latest(**json.loads(_latest(root, stage).read_text(encoding="utf-8")))
+    except (FileNotFoundError, json.JSONDecodeError, TypeError):
+        return None
+
+
+def write_latest(root: Path, stage: str, latest: Latest) -> None:
+    _latest(root, stage).parent.mkdir(parents=True, exist_ok=True)
+    outcome.write_json(_latest(root, stage), asdict(latest))
+
+
+def latest_run(root: Path, stage: str) -> Path | None:
+    """The folder of the workspace's newest attempt at a stage; None if there is none."""
+    latest = read_latest(root, stage)
+    return RunDir(root, stage, latest.key).path if latest else None
+
+
+def latest_at(root: Path, stage: str) -> int:
+    """When that attempt was last asked for or ended, in ns since the epoch; 0 if there is none."""
+    try:
+        return _latest(root, stage).stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def _latest(root: Path, stage: str) -> Path:
+    return root / "runs" / stage / LATEST
+
+
+def lock_entry(root: Path, stage: str) -> Json:
+    """What dvc.lock says of a stage; None if nothing."""
+    path = root / "dvc.lock"
+    return ((read_yaml(path) or {}).get("stages", {}) if path.exists() else {}).get(stage)
+
+
+def log_tail(run: Path, num_lines: int = 20) -> str:
+    """The last lines of a run's log, for a person."""
+    path = run / "log.txt"
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 65536))
+            return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-num_lines:])
+    except FileNotFoundError:
+        return ""

@@ -53,7 +53,9 @@ class ServedModel(PythonModel):  # type: ignore[misc]
 
     def _load(self, weights: str) -> tuple[Any, Any]:
         from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()
         if weights not in self._folders:
             raise ValueError(
                 f"weights {weights!r}: this version has {', '.join(sorted(self._folders))}"

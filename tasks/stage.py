@@ -10,7 +10,11 @@ from prefect.states import Completed, Failed
 from prefect.tasks import exponential_backoff
 
 from components.errors import InfraError, NodeUnhealthy, StageError
+from components.train import stop
+from tasks import outcome
 from tasks.dvc import reproduce
+from tasks.run_dir import latest_run, log_tail
+from tasks.watch import is_served, link_to_mlflow, progress_shown
 
 NUM_RETRIES = 2
 BACKOFF_S = 5
@@ -19,6 +23,8 @@ UNCHANGED = "nothing that it depends on has changed"
 
 async def worth_retrying(task: object, task_run: object, state: State) -> bool:
     """Only the node's and the infrastructure's failures; a user's or the data's stays as it is."""
+    if stop.is_requested():
+        return False
     error = await state.aresult(raise_on_failure=False)
     return isinstance(error, NodeUnhealthy | InfraError)
 
@@ -32,7 +38,13 @@ async def worth_retrying(task: object, task_run: object, state: State) -> bool:
     persist_result=False,
 )
 def run_stage(
-    stage: str, root: str, *, unchanged: bool = False, force: bool = False, pull: bool = False
+    stage: str,
+    root: str,
+    *,
+    unchanged: bool = False,
+    force: bool = False,
+    pull: bool = False,
+    launcher: str = "",
 ) -> State:
     """Completed, Cached (DVC found nothing changed), Restored (from DVC's cache), or Failed.
 
@@ -41,12 +53,19 @@ def run_stage(
     """
     if unchanged and not force:
         return Completed(name="Cached", message=UNCHANGED)
+    say = {"say": get_run_logger().info} if is_served() else {}
     try:
-        done = reproduce(Path(root), stage, str(flow_run.id or ""), force=force, pull=pull)
+        with progress_shown(Path(root), stage):
+            done = reproduce(
+                Path(root), stage, str(flow_run.id or ""),
+                force=force, pull=pull, launcher=launcher, **say,
+            )  # fmt: skip
     except StageError as error:
-        return Failed(
-            message=f"{error.kind} error: {error.message} {error.hint}".strip(), data=error
-        )
+        return Failed(message=failure_message(Path(root), stage, error), data=error)
+    finally:
+        run = latest_run(Path(root), stage)
+        if run is not None:
+            link_to_mlflow(run / "mirror.json", stage)
     if done.action == "cached":
         return Completed(name="Cached", message=UNCHANGED)
     if done.action == "restored":
@@ -54,6 +73,16 @@ def run_stage(
     assert done.outcome is not None
     took = f"{done.outcome.elapsed_s:.0f} s, {done.outcome.peak_memory_gib:.1f} GiB"
     return Completed(message=f"{took}, key {done.outcome.key}")
+
+
+def failure_message(root: Path, stage: str, error: StageError) -> str:
+    """One line that says what, where and what next; below it the end of the stage's log."""
+    line = f"{error.kind} error: {error.message} {error.hint}".strip()
+    run = latest_run(root, stage)
+    said = outcome.read(run) if run else None
+    # A stage that was refused before it began has no log; the newest is an older attempt's.
+    tail = log_tail(run) if run and said and said.message == error.message else ""
+    return f"{line}\n\n{tail}" if tail else line
 
 
 @task(name="register", task_run_name="register", persist_result=False)

@@ -22,6 +22,7 @@ from tasks.dag import read_dag
 from tasks.dvc import changed_stages
 from tests.integration import small
 from tests.integration.tasks import toy
+from tests.integration.tasks.processes import pods_of
 
 pytestmark = pytest.mark.timeout(900)
 DATA_STAGES = STAGES[: STAGES.index("pretrain")]
@@ -151,16 +152,3 @@ def test_pretrain_killed_with_9_and_started_again_gives_the_same_digest(project:
     again = toy.dvc(project, "repro", "-f", "-s", "pretrain").stdout
     assert "pretrain: infra" not in again
     assert small.digests(project)["pretrain"] == before
-
-
-def pods_of(folder: Path) -> list[int]:
-    """Processes that run a stage of the project in `folder`."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (entry / "cmdline").read_bytes().decode().split("\0")
-            if "tasks.pod" in words and (entry / "cwd").resolve() == folder.resolve():
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return found

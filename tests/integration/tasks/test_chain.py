@@ -5,13 +5,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.integration.tasks import toy
+from tests.integration.tasks.processes import started_run, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -150,25 +149,6 @@ def test_a_killed_dvc_takes_its_stage_with_it_and_the_next_run_finishes(project:
     toy.set_param(project, "left", text="D", num_steps=2, step_s=0.0)
     toy.dvc(project, "repro")
     assert toy.text_of(project, "join") == "sDsrj"
-
-
-def started_run(runs: Path) -> Path | None:
-    """The run folder whose stage has begun and not ended."""
-    for started in runs.glob("*/work/started"):
-        run_dir = started.parents[1]
-        if not (run_dir / "outcome.json").exists():
-            return run_dir
-    return None
-
-
-def wait_for(condition: Callable[[], Any], timeout_s: float = 30) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"not within {timeout_s} s")
 
 
 def test_the_flow_runs_what_changed_and_calls_the_rest_cached(project: Path) -> None:

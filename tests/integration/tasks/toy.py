@@ -20,6 +20,8 @@ from components.errors import DataError, InfraError, UserError
 def run(params, io, sink):
     started = io.work / "started"
     started.write_text(started.read_text() + "x" if started.exists() else "x")
+    if params.fate == "ignores the signal":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     for step in range(params.num_steps):
         sink.metrics({"toy/step": float(step)}, step)
         sink.progress(step + 1, params.num_steps, "steps")
@@ -48,7 +50,7 @@ class Toy(Section):
     text: str
     num_steps: int = Field(ge=1, le=1000)
     step_s: float = Field(ge=0)
-    fate: Literal["ok", "user", "data", "bug", "infra once", "killed"]
+    fate: Literal["ok", "user", "data", "bug", "infra once", "killed", "ignores the signal"]
 
 class Params(Section):
     seed: int

@@ -1,6 +1,10 @@
+import fcntl
+import os
 from pathlib import Path
 
-from tasks.publish import prune, publish_tree
+from tasks import outcome
+from tasks.outcome import Outcome
+from tasks.publish import LOCK, prune, publish_tree
 
 
 def test_publishing_replaces_the_whole_tree(tmp_path: Path) -> None:
@@ -32,12 +36,43 @@ def test_a_leftover_of_a_killed_publish_is_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "target").read_text() == "text"
 
 
-def test_pruning_keeps_every_attempts_story_and_the_newest_output(tmp_path: Path) -> None:
-    for key in ("old", "new"):
-        for name in ("out", "work"):
-            (tmp_path / key / name).mkdir(parents=True)
-        (tmp_path / key / "log.txt").write_text("log")
+def attempt(stage_runs: Path, key: str, kind: str) -> None:
+    for name in ("out", "work"):
+        (stage_runs / key / name).mkdir(parents=True)
+    (stage_runs / key / "log.txt").write_text("log")
+    if kind:
+        ended = Outcome("s", key, kind, 0, "", "", "here", 1, 0.0, 0.0, 0.0)
+        outcome.write(stage_runs / key, ended)
+
+
+def with_work(stage_runs: Path) -> set[str]:
+    return {path.parent.name for path in stage_runs.glob("*/work")}
+
+
+def test_pruning_drops_the_outputs_of_finished_attempts_and_keeps_their_story(
+    tmp_path: Path,
+) -> None:
+    attempt(tmp_path, "old", "ok")
+    attempt(tmp_path, "new", "ok")
     prune(tmp_path, "new")
-    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.glob("*/*")) == [
-        "new/log.txt", "new/out", "new/work", "old/log.txt",
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.glob("*/[a-z]*")) == [
+        "new/log.txt", "new/out", "new/outcome.json", "new/work", "old/log.txt", "old/outcome.json",
     ]  # fmt: skip
+
+
+def test_pruning_keeps_the_checkpoints_of_the_newest_unfinished_attempts(tmp_path: Path) -> None:
+    for age, key in enumerate(["a", "b", "c", "d", "e"]):
+        attempt(tmp_path, key, "infra" if age % 2 else "")
+        os.utime(tmp_path / key / "work", (1000 - age, 1000 - age))
+    attempt(tmp_path, "new", "ok")
+    prune(tmp_path, "new")
+    assert with_work(tmp_path) == {"a", "b", "c", "new"}
+
+
+def test_pruning_leaves_alone_what_runs_in_another_workspace(tmp_path: Path) -> None:
+    attempt(tmp_path, "running", "ok")
+    attempt(tmp_path, "new", "ok")
+    with (tmp_path / "running" / LOCK).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        prune(tmp_path, "new")
+    assert with_work(tmp_path) == {"running", "new"}

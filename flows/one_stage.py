@@ -1,0 +1,29 @@
+"""The flow that runs a single stage, if it has changed, and nothing before or after it."""
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+
+from flows.form import Overrides, Stage
+from flows.pipeline import AS_PARAMS_YAML_SAYS, RUNNER, run_stages
+from tasks import config
+
+
+@flow(name="one-stage", task_runner=RUNNER, persist_result=False)  # type: ignore[arg-type]
+def one_stage(
+    stage: Stage,
+    force: bool = False,
+    pull: bool = False,
+    launcher: config.Launcher = "local",
+    overrides: Overrides = AS_PARAMS_YAML_SAYS,
+) -> State:
+    """Run one stage if it has changed, and nothing before or after it.
+
+    Args:
+        stage: What it depends on must be there.
+        force: Run it although nothing has changed.
+        pull: Take it from the DVC remote, if it is there, instead of computing it.
+        launcher: Where the stage runs.
+        overrides: Params of this run alone. It then works beside the project and becomes a DVC
+            experiment.
+    """
+    return run_stages([stage], force=force, pull=pull, launcher=launcher, overrides=overrides)

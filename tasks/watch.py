@@ -1,0 +1,137 @@
+"""What a flow run shows in Prefect's UI while it works: progress, links to MLflow, the result.
+
+Everything here is read from the files below `runs/`, and a server that is away disturbs nothing.
+"""
+
+import base64
+import contextvars
+import json
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    update_progress_artifact,
+)
+
+from components.metrics import progress_line
+from tasks.run_dir import latest_at, latest_run
+
+INTERVAL_S = 2.0
+LOG = logging.getLogger("headrace.watch")
+
+
+def is_served() -> bool:
+    """Whether there is a Prefect server that outlives this process, and so somebody who looks."""
+    return "PREFECT_API_URL" in os.environ
+
+
+@contextmanager
+def progress_shown(root: Path, stage: str) -> Iterator[None]:
+    """Keep a progress artifact up to date with what the stage says of itself, while the body runs."""
+    if not is_served():
+        yield
+        return
+    stopped = threading.Event()
+    run = contextvars.copy_context().run  # so that the artifact belongs to this task run
+    follower = _Follower(root, stage)
+    thread = threading.Thread(target=run, args=(follower.follow, stopped), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
+
+
+class _Follower:
+    """Reads the metrics.jsonl of the attempt that starts after it."""
+
+    def __init__(self, root: Path, stage: str) -> None:
+        self._root, self._stage = root, stage
+        self._before = latest_at(root, stage)
+        self._path: Path | None = None
+        self._offset = 0
+        self._artifact: UUID | None = None
+
+    def follow(self, stopped: threading.Event) -> None:
+        ended = False
+        while not ended:
+            ended = stopped.wait(INTERVAL_S)
+            try:
+                entry = self._newest()
+                if entry is not None:
+                    self._show(entry)
+            except Exception as error:  # noqa: BLE001  what ails the server must not reach the stage
+                LOG.debug("progress not shown: %s", error)
+
+    def _newest(self) -> dict[str, Any] | None:
+        """The last progress line since the last call."""
+        if self._path is None:
+            run = latest_run(self._root, self._stage)
+            if run is None or latest_at(self._root, self._stage) == self._before:
+                return None
+            self._path = run / "metrics.jsonl"
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                new = file.read()
+        except FileNotFoundError:
+            return None
+        new = new[: new.rfind(b"\n") + 1]
+        self._offset += len(new)
+        for line in reversed(new.splitlines()):
+            if line.startswith(b'{"at"') and b'"progress"' in line:
+                progress: dict[str, Any] = json.loads(line)["progress"]
+                return progress
+        return None
+
+    def _show(self, entry: dict[str, Any]) -> None:
+        done, total, unit, left_s = (entry.pop(key) for key in ("done", "total", "unit", "left_s"))
+        percent = 100.0 * done / max(total, 1)
+        text = progress_line(self._stage, done, total, unit, left_s, entry)
+        if self._artifact is None:
+            key = f"{self._stage.replace('_', '-')}-progress"
+            self._artifact = create_progress_artifact(percent, key=key, description=text)  # type: ignore[assignment]
+        else:
+            update_progress_artifact(self._artifact, progress=percent, description=text)
+
+
+def run_url(note_path: Path) -> str | None:
+    """The page of the MLflow run that a mirror's note names; None if MLflow is no server, or has none."""
+    server = os.environ.get("MLFLOW_TRACKING_URI", "")
+    try:
+        note = json.loads(note_path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    if not server.startswith("http") or not note.get("run_id"):
+        return None
+    return f"{server.rstrip('/')}/#/experiments/{note['experiment_id']}/runs/{note['run_id']}"
+
+
+def link_to_mlflow(note_path: Path, name: str) -> None:
+    """A link on the run's page to the MLflow run whose mirror's note is at `note_path`."""
+    url = run_url(note_path) if is_served() else None
+    if url:
+        key = f"{name.replace('_', '-')}-mlflow"
+        create_link_artifact(url, link_text=f"{name} in MLflow", key=key)
+
+
+def show_result(root: Path) -> None:
+    """The table and the picture of evaluate, on the flow run's page."""
+    folder = root / "artifacts" / "evaluate"
+    if not is_served() or not (folder / "results.md").exists():
+        return
+    text = (folder / "results.md").read_text(encoding="utf-8")
+    if (folder / "results.png").exists():
+        picture = base64.b64encode((folder / "results.png").read_bytes()).decode()
+        text += f"\n\n![results](data:image/png;base64,{picture})\n"
+    create_markdown_artifact(text, key="results", description="base, SFT, DPO and quantized model")

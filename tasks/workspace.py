@@ -1,0 +1,149 @@
+"""Where a flow run works: the project itself, or a git worktree of its own for other params.
+
+A worktree shares git's objects and DVC's cache with the project, and no lock: runs with different
+params go on side by side. When one has ended well it becomes a DVC experiment of the project.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from components.contract import Json
+from components.errors import StageError, UserError
+from components.params import load_params
+from tasks import outcome
+from tasks.config import EXPERIMENTS, home_root
+
+READY = "workspace.json"
+"""Below `runs/` of a worktree that is whole: the overrides it was made for."""
+
+
+def of(home: Path, overrides: Mapping[str, Json], say: Callable[[str], object] = print) -> Path:
+    """`home` itself, or the worktree for `overrides` (dotted key to value), made if need be.
+
+    The same overrides of the same project come back to the same worktree, so a stopped run goes on
+    there. Raises UserError for an unknown key or a value out of its bounds; then nothing is made.
+    """
+    if not overrides:
+        return home
+    home = home_root(home)
+    changed = _files(home, "diff", "--name-only", "HEAD")
+    added = _files(home, "ls-files", "--others", "--exclude-standard")
+    name = _name(home, overrides, [*changed, *added])
+    root = home / EXPERIMENTS / name
+    (home / EXPERIMENTS).mkdir(parents=True, exist_ok=True)
+    with (home / EXPERIMENTS / f".{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if (root / "runs" / READY).exists():
+            return root
+        say(f"making a workspace for the experiment {name}")
+        if root.exists():  # left half-made by a kill
+            shutil.rmtree(root)
+        _git(home, "worktree", "prune")
+        _git(home, "worktree", "add", "--quiet", "--force", "--detach", str(root), "HEAD")
+        try:
+            _take_over(home, root, changed, added)
+            override(root / "params.yaml", overrides)
+            load_params(root / "params.yaml")
+        except BaseException:
+            _git(home, "worktree", "remove", "--force", str(root))
+            raise
+        # What the project has computed already is checked out, not computed again.
+        _dvc(root, "checkout", "--quiet", check=False)
+        (root / "runs").mkdir(exist_ok=True)
+        outcome.write_json(root / "runs" / READY, dict(overrides))
+    return root
+
+
+def override(path: Path, overrides: Mapping[str, Json]) -> None:
+    """Set dotted keys of a YAML file, whose comments and order stay. Raises UserError for a new key."""
+    yaml = YAML()
+    yaml.width = 10_000
+    document = yaml.load(path.read_text(encoding="utf-8"))
+    for key, value in overrides.items():
+        *folders, last = key.split(".")
+        section = document
+        for folder in folders:
+            section = section.get(folder) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or last not in section:
+            raise UserError(f"{key}: no such param", "see params.yaml for the names")
+        section[last] = value
+    with path.open("w", encoding="utf-8") as file:
+        yaml.dump(document, file)
+
+
+def save(root: Path) -> str:
+    """Keep what the worktree `root` holds as a DVC experiment; return its name."""
+    _dvc(root, "exp", "save", "--force", "--name", root.name)
+    return root.name
+
+
+@contextmanager
+def alone(root: Path, say: Callable[[str], object] = print) -> Iterator[None]:
+    """Hold the workspace `root`; wait, and say so, while another flow run holds it."""
+    path = root / "runs" / "flows" / ".lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            say(f"waiting for the flow run of process {file.read().strip()}, which works here")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _name(home: Path, overrides: Mapping[str, Json], paths: list[str]) -> str:
+    digest = hashlib.sha256(json.dumps(dict(overrides), sort_keys=True).encode())
+    digest.update(_git(home, "rev-parse", "HEAD").encode())
+    for path in sorted(paths):
+        digest.update(path.encode())
+        if (home / path).is_file():
+            digest.update((home / path).read_bytes())
+    return f"exp-{digest.hexdigest()[:8]}"
+
+
+def _take_over(home: Path, root: Path, changed: list[str], added: list[str]) -> None:
+    """Bring what git has not recorded yet, as `dvc exp run` does; and DVC's own settings."""
+    for path in [*changed, *added]:
+        (root / path).unlink(missing_ok=True)
+        if (home / path).is_file():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(home / path, root / path)
+    local = home / ".dvc" / "config.local"
+    if local.exists():
+        shutil.copy2(local, root / ".dvc" / "config.local")
+    _dvc(root, "cache", "dir", "--local", _dvc(home, "cache", "dir").strip())
+
+
+def _files(home: Path, *arguments: str) -> list[str]:
+    return [path for path in _git(home, *arguments, "-z").split("\0") if path]
+
+
+def _git(root: Path, *arguments: str) -> str:
+    return _run(root, ["git", *arguments])
+
+
+def _dvc(root: Path, *arguments: str, check: bool = True) -> str:
+    return _run(root, [sys.executable, "-m", "dvc", *arguments], check=check)
+
+
+def _run(root: Path, command: list[str], *, check: bool = True) -> str:
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    if check and done.returncode:
+        words = " ".join(command[-4:])
+        lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise StageError(f"{words}: {lines[-1] if lines else done.returncode}", f"in {root}")
+    return done.stdout

@@ -1,0 +1,39 @@
+"""Watching the processes of a test's project."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def wait_for(condition: Callable[[], Any], timeout_s: float = 30) -> Any:
+    """What `condition` gives once it is true; fails if that takes too long."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"not within {timeout_s} s")
+
+
+def started_run(runs: Path) -> Path | None:
+    """The run folder whose stage has begun and not ended."""
+    for started in runs.glob("*/work/started"):
+        run_dir = started.parents[1]
+        if not (run_dir / "outcome.json").exists():
+            return run_dir
+    return None
+
+
+def pods_of(folder: Path) -> list[int]:
+    """Processes that run a stage of the project in `folder`."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes().decode().split("\0")
+            if "tasks.pod" in words and (entry / "cwd").resolve() == folder.resolve():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found

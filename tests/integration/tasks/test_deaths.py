@@ -1,0 +1,141 @@
+"""What is killed, cut off or changed in the middle: nothing is lost, and nothing wrong is recorded."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.integration.tasks import toy
+from tests.integration.tasks.processes import pods_of, started_run, wait_for
+
+LAUNCH = [sys.executable, "-m", "tasks.launch"]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy project that has run once."""
+    folder = toy.build(tmp_path_factory.mktemp("toy"))
+    toy.dvc(folder, "repro")
+    toy.commit(folder, "Record the first run")
+    return folder
+
+
+@pytest.fixture
+def project(template: Path, tmp_path: Path) -> Path:
+    return toy.copy(template, tmp_path / "project")
+
+
+def start(project: Path, *command: str, **streams: object) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        command, cwd=project, env=toy.environment(), text=True,
+        **({"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} | streams),
+    )  # type: ignore[call-overload, no-any-return]  # fmt: skip
+
+
+def test_params_changed_while_a_stage_runs_are_not_recorded_with_its_output(project: Path) -> None:
+    lock = (project / "dvc.lock").read_bytes()
+    toy.set_param(project, "left", text="A", num_steps=40, step_s=0.05)
+    with start(project, sys.executable, "-m", "dvc", "repro", "left") as process:
+        wait_for(lambda: started_run(project / "runs" / "left"))
+        toy.set_param(project, "left", text="B", num_steps=40, step_s=0.05)
+        said = process.communicate()[0]
+    assert "user error: left: params, code or inputs were changed while it ran" in said
+    assert (project / "dvc.lock").read_bytes() == lock
+    assert toy.text_of(project, "left") == "sl"
+    toy.set_param(project, "left", text="A", num_steps=40, step_s=0.05)
+    again = toy.dvc(project, "repro", "left").stdout
+    assert "steps" not in again.replace("num_steps", "")  # published, not computed again
+    assert toy.text_of(project, "left") == "sA"
+
+
+def test_a_stage_forced_twice_is_computed_twice(project: Path) -> None:
+    for _ in range(3):
+        assert "left: 2/2 steps" in toy.dvc(project, "repro", "-f", "-s", "left").stdout
+
+
+def test_a_missing_input_costs_a_stage_nothing_and_is_one_line(project: Path) -> None:
+    (project / "artifacts" / "source" / "text").unlink()
+    (project / "artifacts" / "source").rmdir()
+    toy.set_param(project, "left", text="N")
+    done = toy.run(project, sys.executable, "-m", "tasks.cli", "stage", "left", check=False)
+    assert done.returncode == 65
+    assert "left: artifacts/source is missing" in done.stdout
+    assert toy.text_of(project, "left") == "sl"
+
+
+def test_a_stage_whose_reader_is_gone_ends_and_puts_the_last_good_output_back(
+    project: Path,
+) -> None:
+    toy.set_param(project, "left", fate="user", num_steps=20, step_s=0.05)
+    reader, writer = os.pipe()
+    process = start(project, sys.executable, "-m", "dvc", "repro", "left", stdout=writer)
+    os.close(writer)
+    run = wait_for(lambda: started_run(project / "runs" / "left"))
+    os.close(reader)
+    process.wait(30)
+    assert json.loads((run / "outcome.json").read_text())["kind"] == "user"
+    assert "20/20 steps" in (run / "log.txt").read_text()
+    assert toy.text_of(project, "left") == "sl"
+
+
+def test_a_stage_that_outlives_its_launch_is_waited_for_and_never_joined_by_a_second(
+    project: Path,
+) -> None:
+    toy.set_param(project, "left", text="W", num_steps=60, step_s=0.05, fate='"ignores the signal"')
+    process = start(project, *LAUNCH, "left", stdout=subprocess.DEVNULL)
+    run = wait_for(lambda: started_run(project / "runs" / "left"))
+    process.kill()
+    process.wait()
+    (survivor,) = pods_of(project)
+    second = start(project, *LAUNCH, "left")
+    time.sleep(1)
+    assert pods_of(project) == [survivor]
+    said = second.communicate(timeout=60)[0]
+    assert second.returncode == 0, said
+    assert (run / "work" / "started").read_text() in ("x", "xx")
+    assert pods_of(project) == []
+
+
+def test_a_dead_launch_takes_its_stage_with_it(project: Path) -> None:
+    toy.set_param(project, "left", text="W", num_steps=200, step_s=0.05)
+    process = start(project, *LAUNCH, "left", stdout=subprocess.DEVNULL)
+    wait_for(lambda: pods_of(project))
+    process.kill()
+    process.wait()
+    wait_for(lambda: not pods_of(project), 10)
+
+
+def test_only_changed_code_can_be_accepted(project: Path) -> None:
+    toy.set_param(project, "left", text="other")
+    accept = [sys.executable, "-m", "tasks.cli", "accept", "left"]
+    done = toy.run(project, *accept, check=False)
+    assert done.returncode == 64
+    assert "user error: left: changed deps: params.yaml" in done.stdout
+    toy.set_param(project, "left", text="l")
+    with (project / "components" / "left" / "stage.py").open("a") as file:
+        file.write("# a comment\n")
+    toy.run(project, *accept)
+    assert "Running stage" not in toy.dvc(project, "repro").stdout
+
+
+def test_workers_end_with_the_process_they_work_for(tmp_path: Path) -> None:
+    script = tmp_path / "pool_user.py"
+    script.write_text(
+        "import os, time\nfrom components.pool import map_ordered\n"
+        "def work(item):\n    print(os.getpid(), flush=True)\n    time.sleep(60)\n"
+        "if __name__ == '__main__':\n    list(map_ordered(work, range(4), 2))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(script)], cwd=toy.ROOT, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": f"{toy.ROOT}:{tmp_path}"},
+    )  # fmt: skip
+    assert process.stdout is not None
+    workers = [int(process.stdout.readline()) for _ in range(2)]
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 10)
