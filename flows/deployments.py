@@ -10,6 +10,7 @@ from prefect.types.entrypoint import EntrypointType
 
 from flows.one_stage import one_stage
 from flows.pipeline import pipeline
+from flows.promote import promote, rollback
 from tasks import config, console, outcome
 
 NUM_FLOW_RUNS = 4
@@ -19,7 +20,7 @@ NUM_FLOW_RUNS = 4
 async def serve(root: Path) -> None:
     """Register the flows and run what is started of them, until SIGTERM."""
     runner = Runner(name="headrace", limit=NUM_FLOW_RUNS, query_seconds=2, pause_on_shutdown=False)
-    for flow in (pipeline, one_stage):
+    for flow in (pipeline, one_stage, promote, rollback):
         await runner.aadd_flow(flow, name=flow.name, entrypoint_type=EntrypointType.MODULE_PATH)
     serving = asyncio.create_task(runner.start())
     while not (runner.started or serving.done()):

@@ -1,9 +1,11 @@
 """`headrace`: everything from the command line."""
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from components.contract import STAGES, Json
@@ -32,6 +34,10 @@ def parser() -> argparse.ArgumentParser:
     run = verb("run", _run, "run what has changed, and what depends on it; register the model")
     run.add_argument("stages", nargs="*", metavar="STAGE", help=f"only these: {', '.join(STAGES)}")
     _add_how(run)
+    planned = verb(
+        "plan", _plan, "say which stages would run and why, which are cached, how long it took"
+    )
+    planned.add_argument("--json", action="store_true", help="all reasons, for programs")
     one = verb("stage", _run, "run one stage, if it has changed")
     one.add_argument("stages", nargs=1, metavar="STAGE", choices=STAGES)
     _add_how(one)
@@ -41,6 +47,14 @@ def parser() -> argparse.ArgumentParser:
     ask.add_argument("--max-new-tokens", type=int, default=128)
     ask.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
     ask.add_argument("--weights", choices=("model", "quantized"), default="model")
+    verb("models", _models, "list the registered versions and the record of promotions")
+    up = verb(
+        "promote", _promote, "take a version through the gates of gates.yaml and make it champion"
+    )
+    up.add_argument("version", nargs="?", default="", help="the newest if left out")
+    up.add_argument("--override", default="", metavar="REASON", help="move it although gates fail")
+    back = verb("rollback", _rollback, "make the champion before the present one champion again")
+    back.add_argument("reason", help="for the record")
     accept = verb(
         "accept", _accept, "record a stage's changed code without a run; see `make accept`"
     )
@@ -97,6 +111,16 @@ def _run(arguments: argparse.Namespace, root: Path) -> int:
     return run_here(root, arguments.stages, arguments.force, arguments.pull, overrides)
 
 
+def _plan(arguments: argparse.Namespace, root: Path) -> int:
+    from tasks.plan import plan, table
+
+    config.set_environment_defaults(os.environ, root)
+    planned = plan(root)
+    as_json = json.dumps([asdict(item) for item in planned], indent=1)
+    print(as_json if arguments.json else table(planned))
+    return 0
+
+
 def _overrides(settings: list[str]) -> dict[str, Json]:
     from components.section import parse_yaml
 
@@ -119,6 +143,32 @@ def _generate(arguments: argparse.Namespace, root: Path) -> int:
         "weights": arguments.weights,
     }
     print(generate(arguments.uri, [arguments.prompt], **how)[0])
+    return 0
+
+
+def _models(arguments: argparse.Namespace, root: Path) -> int:
+    _environment(root)
+    from tasks.promotion import models
+
+    print(models())
+    return 0
+
+
+def _promote(arguments: argparse.Namespace, root: Path) -> int:
+    _environment(root)
+    from tasks.promotion import promote
+
+    promotion = promote(root, arguments.version, arguments.override)
+    print(promotion.text)
+    return 0 if promotion.moved else UserError.exit_code
+
+
+def _rollback(arguments: argparse.Namespace, root: Path) -> int:
+    _environment(root)
+    from tasks.promotion import rollback
+
+    entry = rollback(arguments.reason)
+    print(f"version {entry.after} is champion again, after {entry.before}")
     return 0
 
 

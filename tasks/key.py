@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -33,16 +33,31 @@ def digest_tree(path: Path) -> str:
         return _digest_file(path)
     if not path.is_dir():
         raise DataError(f"{path}: missing", "run the stage that writes it, or `dvc checkout`")
+    lines = [f"{digest} {name}" for name, digest in _digests_below(path).items()]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def file_digests(root: Path, paths: Sequence[str]) -> dict[str, str]:
+    """SHA-256 of every single file at or below `paths`, by its path from `root`."""
+    found: dict[str, str] = {}
+    for path in paths:
+        if (root / path).is_dir():
+            below = _digests_below(root / path)
+            found |= {f"{path}/{name}": digest for name, digest in below.items()}
+        elif (root / path).is_file():
+            found[path] = _digest_file(root / path)
+    return found
+
+
+def _digests_below(folder: Path) -> dict[str, str]:
     files = sorted(
-        file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts
+        file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts
     )
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashlib lets go of the GIL
-        digests = pool.map(_digest_file, files)
-        lines = [
-            f"{digest} {file.relative_to(path)}"
-            for file, digest in zip(files, digests, strict=True)
-        ]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        digests = list(pool.map(_digest_file, files))
+    return {
+        str(file.relative_to(folder)): digest for file, digest in zip(files, digests, strict=True)
+    }
 
 
 def _digest_file(path: Path) -> str:

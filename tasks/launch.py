@@ -18,9 +18,9 @@ from components.contract import STAGES, Json
 from components.errors import InfraError, StageError, UserError
 from components.params import load_params
 from tasks import config, outcome
-from tasks.dag import StageSpec, read_dag, select
+from tasks.dag import ARTIFACTS, StageSpec, read_dag, select
 from tasks.flow_record import git_commit, start_mirror
-from tasks.key import digest_paths, stage_key
+from tasks.key import digest_paths, file_digests, stage_key
 from tasks.local import LocalLauncher
 from tasks.outcome import Outcome
 from tasks.process import die_with_supervisor
@@ -61,6 +61,8 @@ class Prepared:
     spec: StageSpec
     params: dict[str, Json]
     digests: dict[str, str]
+    code: dict[str, str]
+    """Digest of each file of code."""
 
 
 def prepare(root: Path, stage: str) -> Prepared:
@@ -70,7 +72,9 @@ def prepare(root: Path, stage: str) -> Prepared:
     spec = dag[select(dag, (stage,))[0]]
     values = resolved_params(params.model_dump(mode="json"), spec)
     digests = digest_paths(root, spec.deps)
-    return Prepared(RunDir(root, stage, stage_key(stage, values, digests)), spec, values, digests)
+    code = file_digests(root, [dep for dep in spec.deps if not dep.startswith(f"{ARTIFACTS}/")])
+    run = RunDir(root, stage, stage_key(stage, values, digests))
+    return Prepared(run, spec, values, digests, code)
 
 
 def launch(root: Path, stage: str) -> Outcome:
@@ -115,6 +119,7 @@ def _attempt(
         "key": run.key,
         "params": work.params,
         "deps": work.digests,
+        "code": work.code,
         "inputs": list(work.spec.inputs),
         "attempt": attempt,
         "num_workers": settings.num_workers,

@@ -10,10 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.contract import Json
 from tasks import config, outcome
 from tasks.flow_record import has_ended
-from tasks.run_dir import lock_entry, read_latest
+from tasks.run_dir import flatten, lock_entry, read_latest
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -219,16 +218,6 @@ def _create_run(
         experiment_id, round(started_at * 1000), tags | {"mlflow.runName": name}, name
     )
     return str(run.info.run_id)
-
-
-def flatten(value: Json, prefix: str = "") -> dict[str, Json]:
-    """Nested keys joined with dots; lists as they are."""
-    if not isinstance(value, dict):
-        return {prefix: value}
-    flat: dict[str, Json] = {}
-    for name, inner in value.items():
-        flat |= flatten(inner, f"{prefix}.{name}" if prefix else str(name))
-    return flat
 
 
 def _metric_name(name: str) -> str:

@@ -19,8 +19,9 @@ from tasks import config, outcome
 from tasks.flow_record import git_commit
 from tasks.key import digest_tree
 from tasks.launch import prepare
-from tasks.mirror import EXPERIMENT, flatten
+from tasks.mirror import EXPERIMENT
 from tasks.publish import publish_tree
+from tasks.run_dir import flatten
 
 MODEL_NAME = "headrace"
 WEIGHTS = {"model": "artifacts/dpo/model", "quantized": "artifacts/quantize/model"}
@@ -109,6 +110,8 @@ def _create_version(root: Path, key: str) -> str:
             for page in ("results.md", "results.png", "samples.md"):
                 if (root / "artifacts" / "evaluate" / page).exists():
                     mlflow.log_artifact(str(root / "artifacts" / "evaluate" / page))
+            for report in sorted((root / "reports").glob("*.json")):
+                mlflow.log_artifact(str(report), "reports")
             info = mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(Path(__file__).parent / "served_model.py"),

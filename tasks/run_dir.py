@@ -141,3 +141,13 @@ def log_tail(run: Path, num_lines: int = 20) -> str:
             return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-num_lines:])
     except FileNotFoundError:
         return ""
+
+
+def flatten(value: Json, prefix: str = "") -> dict[str, Json]:
+    """Nested keys joined with dots; lists as they are."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    flat: dict[str, Json] = {}
+    for name, inner in value.items():
+        flat |= flatten(inner, f"{prefix}.{name}" if prefix else str(name))
+    return flat

@@ -1,0 +1,52 @@
+"""The flows that move the alias `champion`."""
+
+from pathlib import Path
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
+from prefect.states import Completed, Failed
+
+from components.errors import StageError
+from tasks import promotion
+
+
+@flow(name="promote", persist_result=False)
+def promote(version: str = "", override: str = "") -> State:
+    """Take a version through the gates of gates.yaml and make it champion if all hold.
+
+    Args:
+        version: Its number; the newest if left empty.
+        override: A reason to make it champion although gates fail. It goes on the record.
+    """
+    try:
+        result = promotion.promote(Path.cwd(), version.strip(), override.strip(), _who())
+    except StageError as error:
+        return Failed(message=f"{error.kind} error: {error.message} {error.hint}".strip())
+    create_markdown_artifact(result.text, key="verdict", description=f"version {result.version}")
+    if result.moved:
+        return Completed(message=f"version {result.version} is champion")
+    failed = [row.gate for row in result.rows if not row.passed]
+    return Failed(message=f"version {result.version} is not promoted: {', '.join(failed)}")
+
+
+@flow(name="rollback", persist_result=False)
+def rollback(reason: str) -> State:
+    """Make the champion before the present one champion again.
+
+    Args:
+        reason: For the record.
+    """
+    try:
+        entry = promotion.rollback(reason, _who())
+    except StageError as error:
+        return Failed(message=f"{error.kind} error: {error.message} {error.hint}".strip())
+    return Completed(message=f"version {entry.after} is champion again, after {entry.before}")
+
+
+def _who() -> str:
+    """Whoever started the flow run, if Prefect knows."""
+    context = FlowRunContext.get()
+    creator = context.flow_run.created_by if context and context.flow_run else None
+    return (creator.display_value or "") if creator else ""

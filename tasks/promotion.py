@@ -1,0 +1,243 @@
+"""Moving the alias `champion`: through the gates, back again, and on the record."""
+
+import getpass
+import json
+import socket
+import tempfile
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.contract import STAGES
+from components.errors import StageError, UserError
+from components.gates.promotion import (
+    Verdict,
+    judge_answers,
+    judge_contracts,
+    judge_figures,
+    load_gates,
+    table,
+)
+from tasks import journal
+from tasks.journal import Action, Entry
+from tasks.registry import MODEL_NAME, generate
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+
+ALIAS = "champion"
+METRIC = "metric."
+"""What the tags of a version that hold figures begin with."""
+
+SHOWN = ("bits_per_byte.dpo", "task_accuracy.dpo", "judged_reward_baseline.dpo")
+
+
+@dataclass(frozen=True)
+class Promotion:
+    version: str
+    champion: str
+    """Before; empty if there was none."""
+    rows: list[Verdict]
+    moved: bool
+
+    @property
+    def text(self) -> str:
+        said = "is champion now" if self.moved else "is not promoted"
+        return f"`{MODEL_NAME}` version {self.version} {said}.\n\n{table(self.rows)}"
+
+
+def promote(root: Path, version: str = "", override: str = "", who: str = "") -> Promotion:
+    """Take `version` (the newest if empty) through gates.yaml; move the alias if all hold.
+
+    With a reason in `override` it is moved although some do not hold. Raises UserError if there is
+    no such version, or if another promotion came first.
+    """
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    gates = load_gates(root / "gates.yaml")
+    entries = settle(client)
+    candidate = _version(client, version)
+    before = (journal.champions(entries) or [""])[-1]
+    champion = _version(client, before) if before else None
+    if champion is not None and champion.version == candidate.version:
+        raise UserError(f"version {candidate.version} is champion already", "name another version")
+    rows = judge_figures(gates, _figures(candidate), _figures(champion) if champion else None)
+    rows.append(judge_contracts(gates, _failed_expectations(client, candidate)))
+    rows.append(_ask(candidate, gates.prompts))
+    passed = all(row.passed for row in rows)
+    moved = passed or bool(override)
+    result = Promotion(str(candidate.version), before, rows, moved)
+    for name, value in (("verdict", table(rows)), ("passed", str(passed).lower())):
+        client.set_model_version_tag(MODEL_NAME, candidate.version, f"gates.{name}", value)
+    if moved:
+        why = "all gates passed" if passed else f"override: {override}"
+        _move(client, entries, "promote", result.champion, result.version, who, why)
+    return result
+
+
+def rollback(why: str, who: str = "") -> Entry:
+    """Make the champion before the present one champion again. Raises UserError if there is none."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    entries = settle(client)
+    *earlier, present = journal.champions(entries) or [""]
+    earlier = [version for version in earlier if version and version != present]
+    if not earlier:
+        raise UserError("there is no champion to go back to", "`headrace models` shows the record")
+    target = _version(client, earlier[-1])
+    return _move(client, entries, "rollback", present, str(target.version), who, why)
+
+
+def settle(client: "MlflowClient") -> list[Entry]:
+    """All entries, after what the last one says is done and the alias is where they say it is.
+
+    An entry whose mover was killed before the alias moved is carried out now; an alias that somebody
+    moved by hand is entered as such.
+    """
+    entries = journal.read(client)
+    try:
+        model = client.get_registered_model(MODEL_NAME)
+    except Exception as error:
+        raise UserError(
+            f"no model {MODEL_NAME!r} is registered", "`headrace run` makes one"
+        ) from error
+    if entries and not journal.is_shown(model.tags, len(entries)):
+        _carry_out(client, len(entries), entries[-1])
+        model = _model(client)
+    present = str(model.aliases.get(ALIAS, ""))
+    recorded = (journal.champions(entries) or [""])[-1]
+    if present != recorded:
+        entry = _entry("by hand", recorded, present, "somebody with access to MLflow", "found so")
+        if not journal.append(client, entry, len(entries) + 1):
+            return settle(client)
+        journal.show(client, MODEL_NAME, len(entries) + 1, entry)
+        entries = [*entries, entry]
+    return entries
+
+
+def _move(
+    client: "MlflowClient",
+    entries: Sequence[Entry],
+    action: Action,
+    before: str,
+    after: str,
+    who: str,
+    why: str,
+) -> Entry:
+    entry = _entry(action, before, after, who or f"{getpass.getuser()}@{socket.gethostname()}", why)
+    position = len(entries) + 1
+    if not journal.append(client, entry, position):
+        first = journal.read(client)[position - 1]
+        raise UserError(
+            f"{first.who} was first: {first.action} {first.before or 'none'} -> {first.after} "
+            f"at {first.at}",
+            "look at the new champion, then try again",
+        )
+    _carry_out(client, position, entry)
+    return entry
+
+
+def _carry_out(client: "MlflowClient", position: int, entry: Entry) -> None:
+    if entry.after:
+        client.set_registered_model_alias(MODEL_NAME, ALIAS, entry.after)
+    journal.show(client, MODEL_NAME, position, entry)
+
+
+def _entry(action: Action, before: str, after: str, who: str, why: str) -> Entry:
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    return Entry(action, before, after, who, why[: journal.MAX_WHY_CHARS], at, uuid.uuid4().hex)
+
+
+def _model(client: "MlflowClient") -> "RegisteredModel":
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_registered_model(MODEL_NAME)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise UserError(
+            f"no model {MODEL_NAME!r} is registered", "`headrace run` makes one"
+        ) from error
+
+
+def _version(client: "MlflowClient", version: str) -> "ModelVersion":
+    found = client.search_model_versions(
+        f"name = '{MODEL_NAME}'", order_by=["version_number DESC"], max_results=1000
+    )
+    for item in found:
+        if not version or str(item.version) == version:
+            return item
+    raise UserError(
+        f"{MODEL_NAME} has no version {version}".rstrip(), "`headrace models` lists them"
+    )
+
+
+def _figures(version: "ModelVersion") -> dict[str, float]:
+    return {
+        name.removeprefix(METRIC): float(value)
+        for name, value in version.tags.items()
+        if name.startswith(METRIC)
+    }
+
+
+def _failed_expectations(client: "MlflowClient", version: "ModelVersion") -> dict[str, int | None]:
+    """From the stages' reports, which were kept with the version."""
+    from mlflow.exceptions import MlflowException
+
+    failed: dict[str, int | None] = dict.fromkeys(STAGES)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = Path(client.download_artifacts(str(version.run_id), "reports", folder))
+        except (MlflowException, OSError):
+            return failed
+        for stage in STAGES:
+            report = path / f"{stage}.json"
+            if report.exists():
+                failed[stage] = json.loads(report.read_text(encoding="utf-8"))["contract"][
+                    "num_failed"
+                ]
+    return failed
+
+
+def _ask(version: "ModelVersion", prompts: list[str]) -> Verdict:
+    try:
+        answers = generate(f"models:/{MODEL_NAME}/{version.version}", prompts, max_new_tokens=32)
+    except (StageError, OSError) as error:
+        return Verdict("answers from the registry", str(error)[:200], "", "every prompt", False)
+    return judge_answers(prompts, answers)
+
+
+def models() -> str:
+    """The versions, the newest first, and the record of promotions, as a table for a terminal."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    entries = settle(client)
+    present = (journal.champions(entries) or [""])[-1]
+    found = client.search_model_versions(
+        f"name = '{MODEL_NAME}'", order_by=["version_number DESC"], max_results=1000
+    )
+    lines = [f"{'version':>8}  {'made at':<16}  {'commit':<8}  {'gates':<8}  figures"]
+    for item in found:
+        made_at = datetime.fromtimestamp(item.creation_timestamp / 1000).strftime("%Y-%m-%d %H:%M")
+        commit = item.tags.get("headrace.git_commit", "")[:8]
+        gates = {"true": "passed", "false": "failed"}.get(item.tags.get("gates.passed", ""), "-")
+        figures = _figures(item)
+        shown = [f"{name} {figures[name]:.3f}" for name in SHOWN if name in figures]
+        mark = f"  <- {ALIAS}" if str(item.version) == present else ""
+        lines.append(
+            f"{item.version:>8}  {made_at}  {commit:<8}  {gates:<8}  {', '.join(shown)}{mark}"
+        )
+    if entries:
+        lines.append("")
+    for entry in entries:
+        move = f"{entry.before or 'none'} -> {entry.after or 'none'}"
+        lines.append(f"{entry.at}  {entry.action:<8}  {move:<12}  {entry.who}: {entry.why}")
+    return "\n".join(lines)
