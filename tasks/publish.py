@@ -26,8 +26,13 @@ def publish_tree(source: Path, target: Path) -> None:
         shutil.copytree(source, part, copy_function=_link_or_copy)
     else:
         _link_or_copy(str(source), str(part))
-    remove(target)
-    part.rename(target)
+    if target.is_dir():  # a folder is replaced by two renames, so that nobody sees half of one
+        old = target.with_name(f"{part.name}.old")
+        target.rename(old)
+        part.rename(target)
+        remove(old)
+    else:
+        part.replace(target)
 
 
 def _link_or_copy(source: str, target: str) -> str:

@@ -14,10 +14,15 @@ ROOT = Path(__file__).resolve().parents[3]
 STAGES = ("source", "left", "right", "join")
 
 STAGE = """
-import os, signal, sys, time
+import fcntl, os, signal, sys, time
 from components.errors import DataError, InfraError, UserError
 
 def run(params, io, sink):
+    alone = open(f"runs/.running-{io.out.parents[1].name}", "w")
+    try:
+        fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        open("runs/twice.txt", "a").write(io.out.parents[1].name + "\\n")
     started = io.work / "started"
     started.write_text(started.read_text() + "x" if started.exists() else "x")
     if params.fate == "ignores the signal":
@@ -141,6 +146,12 @@ def copy(project: Path, folder: Path) -> Path:
         ["flock", str(project / "runs" / ".mirror.lock"), "cp", "-a", str(project), str(folder)],
         check=True,
     )
+    return folder
+
+
+def copy_files(project: Path, folder: Path) -> Path:
+    """A second project like one that has not run."""
+    subprocess.run(["cp", "-a", str(project), str(folder)], check=True)
     return folder
 
 

@@ -1,0 +1,239 @@
+"""Kill something at a random moment, run the same command again, and see that nothing is lost.
+
+    python -m tests.kill --count 50 --seed 1
+
+Each trial changes a param of a toy project with the real chain, starts `headrace run` and sends
+SIGKILL or SIGTERM to one of: the flow, `dvc`, `launch`, the stage's own process, the Prefect server,
+the MLflow server. Then the same command must finish the job, with the digests of an undisturbed run;
+no stage may have run twice at once; no half of an artifact may have been seen; nothing may be left
+running.
+"""
+
+import argparse
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from components.section import read_yaml
+from tests.integration.tasks import toy
+
+TARGETS = ("flow", "dvc", "launch", "pod", "prefect", "mlflow")
+SIGNALS = (signal.SIGKILL, signal.SIGTERM)
+WORDS = {"dvc": "tasks.dvc", "launch": "tasks.launch", "pod": "tasks.pod"}
+"""What names a process of the chain in its command line."""
+END_TIMEOUT_S = 120.0
+OURS_AT_REST = ("tasks.tracking", "prefect", "mlflow", "flows.deployments", "uvicorn")
+"""What may go on: the mirror, which ends by itself, and the console."""
+
+
+@dataclass
+class Trial:
+    number: int
+    target: str
+    signal: signal.Signals
+    after_s: float
+    hit: str = ""
+    """The command line that was hit; empty if the run had ended before."""
+    faults: list[str] = field(default_factory=list)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.kill", description=__doc__)
+    parser.add_argument("--count", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="headrace-kill-", ignore_cleanup_errors=True) as folder:
+        trials = run_trials(Path(folder), arguments.count, arguments.seed, arguments.targets)
+    failed = [trial for trial in trials if trial.faults]
+    print(f"{len(trials)} trials, {sum(bool(t.hit) for t in trials)} hits, {len(failed)} failed")
+    return 1 if failed else 0
+
+
+def run_trials(folder: Path, count: int, seed: int, targets: "tuple[str, ...]") -> list[Trial]:
+    """Trials one after the other in one project, whose state they inherit from each other."""
+    project = toy.build(folder / "project")
+    for stage in toy.STAGES:
+        toy.set_param(project, stage, num_steps=8, step_s=0.1)
+    toy.commit(project, "Take a moment")
+    undisturbed = toy.copy_files(project, folder / "undisturbed")
+    ports = {"HEADRACE_PREFECT_PORT": str(free_port()), "HEADRACE_MLFLOW_PORT": str(free_port())}
+    generator = random.Random(seed)
+    headrace(project, "up", ports)
+    trials = []
+    try:
+        began = time.monotonic()
+        run = headrace(project, "run", ports)
+        typical_s = time.monotonic() - began
+        assert run.returncode == 0, run.stdout
+        for number in range(count):
+            trial = Trial(
+                number,
+                generator.choice(targets),
+                generator.choice(SIGNALS),
+                generator.uniform(0.0, typical_s),
+            )
+            one_trial(project, undisturbed, trial, ports)
+            trials.append(trial)
+            verdict = "; ".join(trial.faults) or "ok"
+            print(
+                f"{number + 1:>3}/{count}  {trial.signal.name:<7} {trial.target:<7} "
+                f"after {trial.after_s:5.1f} s  {'hit' if trial.hit else 'missed':<6}  {verdict}",
+                flush=True,
+            )
+    finally:
+        headrace(project, "down", ports)
+    return trials
+
+
+def one_trial(project: Path, undisturbed: Path, trial: Trial, ports: dict[str, str]) -> None:
+    for folder in (project, undisturbed):
+        for stage in toy.STAGES:
+            toy.set_param(folder, stage, text=f"{stage[0]}{trial.number}")
+    with Watcher(project) as watcher:
+        log = (project / "runs" / "trial.log").open("w")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tasks.cli", "run"], cwd=project,
+            env=toy.environment() | ports, stdout=log, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        hit(project, process, trial)
+        try:
+            process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            trial.faults.append(f"the run did not end in {END_TIMEOUT_S:.0f} s")
+            process.kill()
+            process.wait()
+        headrace(project, "up", ports)
+        again = headrace(project, "run", ports)
+        if again.returncode:
+            trial.faults.append(f"the same command again ended with {again.returncode}")
+            print(again.stdout[-3000:])
+    trial.faults += watcher.faults
+    toy.dvc(undisturbed, "repro")
+    trial.faults += differences(project, undisturbed)
+
+
+def hit(project: Path, process: "subprocess.Popen[bytes]", trial: Trial) -> None:
+    """Send the signal at its moment, or as soon after it as the target exists."""
+    time.sleep(trial.after_s)
+    while process.poll() is None:
+        pid = pid_of(project, trial.target, process.pid)
+        if pid:
+            try:
+                trial.hit = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+                os.kill(pid, trial.signal)
+            except OSError:
+                trial.hit = ""
+            else:
+                return
+        time.sleep(0.02)
+
+
+def pid_of(project: Path, target: str, flow: int) -> int | None:
+    if target == "flow":
+        return flow
+    if target in ("prefect", "mlflow"):
+        record = project / ".headrace" / "console" / f"{target}.json"
+        return int(read_yaml(record)["pid"]) if record.exists() else None
+    return next(iter(processes_in(project, WORDS[target])), None)
+
+
+def processes_in(project: Path, word: str = "") -> dict[int, str]:
+    """PID to command line of the processes that work in the project and name `word`."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (entry / "cmdline").read_bytes().decode().replace("\0", " ")
+            if word in command and (entry / "cwd").resolve() == project.resolve():
+                found[int(entry.name)] = command
+        except OSError:
+            continue
+    return found
+
+
+class Watcher:
+    """Looks at what is published, again and again, while the body runs."""
+
+    def __init__(self, project: Path) -> None:
+        self.faults: list[str] = []
+        self._project = project
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "Watcher":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(0.002):
+            for folder in (self._project / "artifacts").glob("[a-z]*"):
+                try:
+                    names = os.listdir(folder)
+                except OSError:  # removed between two looks
+                    continue
+                if [name for name in names if not name.startswith(".")] not in ([], ["text"]):
+                    self.faults.append(f"{folder.name} held {names}")
+
+
+def differences(project: Path, undisturbed: Path) -> list[str]:
+    """What of the end differs from an undisturbed run, or should not be there."""
+    faults = []
+    want, got = outputs(undisturbed), outputs(project)
+    faults += [
+        f"{path}: {got.get(path)} for {want[path]}" for path in want if got.get(path) != want[path]
+    ]
+    if (project / "runs" / "twice.txt").exists():
+        faults.append("twice at once: " + (project / "runs" / "twice.txt").read_text().strip())
+        (project / "runs" / "twice.txt").unlink()
+    left = [path.name for path in (project / "artifacts").glob(".*") if path.name != ".gitignore"]
+    if left:
+        faults.append(f"left behind in artifacts: {', '.join(left)}")
+    orphans = [
+        command
+        for command in processes_in(project).values()
+        if not any(word in command for word in OURS_AT_REST)
+    ]
+    if orphans:
+        faults.append(f"still running: {orphans}")
+    return faults
+
+
+def outputs(folder: Path) -> dict[str, str]:
+    """DVC's digest of each published folder of artifacts."""
+    stages = read_yaml(folder / "dvc.lock")["stages"]
+    return {
+        out["path"]: out["md5"]
+        for body in stages.values()
+        for out in body["outs"]
+        if out["path"].startswith("artifacts/")
+    }
+
+
+def headrace(
+    project: Path, verb: str, variables: dict[str, str]
+) -> "subprocess.CompletedProcess[str]":
+    return toy.run(
+        project, sys.executable, "-m", "tasks.cli", verb, check=False, timeout_s=300, **variables
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
