@@ -3,6 +3,7 @@
 import json
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,8 +73,13 @@ def format_of(source: SourceParams, name: str) -> str:
     return FORMAT_OF_SUFFIX[suffix]
 
 
-def read_pages(source: SourceParams, file: SourceFile, extractor: str) -> Iterator[Page]:
-    """The pages of a file, one at a time. Raises DataError, naming source and file, if it is broken."""
+def read_pages(
+    source: SourceParams, file: SourceFile, extractor: str, skipped: Counter[str]
+) -> Iterator[Page]:
+    """The pages of a file, one at a time; what is passed over is counted in `skipped`, by reason.
+
+    Raises DataError, naming source and file, if it is broken.
+    """
     with told(source, file):
         match format_of(source, file.name):
             case "jsonl":
@@ -81,7 +87,7 @@ def read_pages(source: SourceParams, file: SourceFile, extractor: str) -> Iterat
             case "parquet":
                 yield from _rows_to_pages(_parquet_rows(source, file), source, file)
             case "warc":
-                for number, page in enumerate(warc.pages(file.path, extractor), 1):
+                for number, page in enumerate(warc.pages(file.path, extractor, skipped), 1):
                     place = f"{file.name}#{number}"
                     yield Page(place, page.url or place, page.title, page.text)
             case single:

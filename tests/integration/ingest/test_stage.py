@@ -145,6 +145,28 @@ def test_many_formats_become_one_set_of_tables(tmp_path: Path) -> None:
     assert {path.name for path in io.reports.iterdir()} == {"document_lengths.png", "votes.png"}
 
 
+def test_what_is_passed_over_is_counted_by_reason(tmp_path: Path) -> None:
+    record = "WARC/1.0\r\nWARC-Type: {0}\r\nContent-Length: {1}\r\n\r\n{2}\r\n\r\n"
+    page = SENTENCE.format(n=1)
+    archive = tmp_path / "a.warc"
+    archive.write_bytes(
+        (
+            record.format("warcinfo", 4, "seen")
+            + record.format("conversion", len(page), page)
+            + record.format("request", 4, "GET ")
+            + record.format("warcinfo", 4, "seen")
+        ).encode()
+    )
+    io = stage_io(tmp_path)
+    web = source("web", pages(tmp_path / "data"))
+    report = run(params(web, source("crawl", archive)), io, QuietSink())
+    assert report["num_skipped"] == {"warc_request": 1, "warc_warcinfo": 2}
+    entries = json.loads((io.out / "manifest.json").read_text())["sources"]
+    assert "skipped" not in entries[0]
+    assert entries[1]["skipped"] == {"warc_request": 1, "warc_warcinfo": 2}
+    assert entries[1]["num_documents"] == 1
+
+
 def test_the_wrong_answers_never_come_from_held_out_text(tmp_path: Path) -> None:
     io = stage_io(tmp_path)
     run(params(source("web", pages(tmp_path / "data"))), io, QuietSink())
@@ -239,6 +261,13 @@ BROKEN: dict[str, tuple[Callable[[Path], dict[str, Any]], type[Exception], str]]
         lambda at: write(at / "a.warc", b"WARC/1.0\r\nWARC-Type: resp"),
         DataError,
         "cannot be read to its end",
+    ),
+    "nothing but requests": (
+        lambda at: write(
+            at / "a.warc", b"WARC/1.0\r\nWARC-Type: request\r\nContent-Length: 1\r\n\r\nG\r\n\r\n"
+        ),
+        DataError,
+        r"no documents in the 1 files of .*/a\.warc \(passed over: 1 warc_request\)",
     ),
     "unknown format": (lambda at: write(at / "a.doc", b"x"), UserError, r"unknown format \.doc"),
     "another botocore": (

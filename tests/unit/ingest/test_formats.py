@@ -1,5 +1,6 @@
 import gzip
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,10 @@ def source(**changes: Any) -> SourceParams:
     )
 
 
-def pages_of(path: Path, **changes: Any) -> list[Page]:
+def pages_of(path: Path, skipped: Counter[str] | None = None, **changes: Any) -> list[Page]:
     file = SourceFile(path, path.name, path.stat().st_size)
-    return list(read_pages(source(**changes), file, "resiliparse_all"))
+    counts = Counter() if skipped is None else skipped
+    return list(read_pages(source(**changes), file, "resiliparse_all", counts))
 
 
 def written(path: Path, content: bytes) -> Path:
