@@ -85,7 +85,8 @@ def read_pages(
             case "jsonl":
                 yield from _rows_to_pages(_jsonl_rows(source, file), source, file)
             case "parquet":
-                yield from _rows_to_pages(_parquet_rows(source, file), source, file)
+                rows = _parquet_rows(source, file, skipped)
+                yield from _rows_to_pages(rows, source, file)
             case "warc":
                 for number, page in enumerate(warc.pages(file.path, extractor, skipped), 1):
                     place = f"{file.name}#{number}"
@@ -110,6 +111,10 @@ def told(source: SourceParams, file: SourceFile) -> Iterator[None]:
 def open_bytes(path: Path) -> BufferedReader:
     """A file's content, decompressed by suffix; reading raises OSError if it is cut or corrupt."""
     compression = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix.lower())
+    if (
+        compression and not path.stat().st_size
+    ):  # to pyarrow an archive of nothing, cut before it began
+        raise OSError(f"0 bytes, and {compression} of nothing has a header")
     return BufferedReader(pa.input_stream(str(path), compression=compression), 1 << 20)
 
 
@@ -123,6 +128,8 @@ def json_lines(source: SourceParams, file: SourceFile) -> Iterator[tuple[int, di
                 row = json.loads(line)
             except ValueError as error:
                 raise bad_line(source, file, number, f"is not JSON ({error})") from error
+            except RecursionError as error:
+                raise bad_line(source, file, number, "is nested too deeply") from error
             if not isinstance(row, dict):
                 raise bad_line(source, file, number, "is not a JSON object")
             yield number, _without_halves(row) if HALF.search(line) else row
@@ -168,7 +175,9 @@ def _jsonl_rows(source: SourceParams, file: SourceFile) -> Iterator[tuple[int, d
         yield number, row
 
 
-def _parquet_rows(source: SourceParams, file: SourceFile) -> Iterator[tuple[int, dict[str, Json]]]:
+def _parquet_rows(
+    source: SourceParams, file: SourceFile, skipped: Counter[str]
+) -> Iterator[tuple[int, dict[str, Json]]]:
     with pq.ParquetFile(file.path) as parquet:
         has = parquet.schema_arrow.names
         if source.text_column not in has:
@@ -177,13 +186,33 @@ def _parquet_rows(source: SourceParams, file: SourceFile) -> Iterator[tuple[int,
                 f"has {', '.join(has)}",
                 "set the source's text_column",
             )
+        form = parquet.schema_arrow.field(source.text_column).type
+        if not _is_text(form):
+            raise DataError(
+                f"source {source.name}: {file.name}: column {source.text_column!r} is {form}, no text",
+                "set the source's text_column, or write the column as strings",
+            )
         columns = [name for name in (source.text_column, "title", "url") if name in has]
         number = 0
         for batch in parquet.iter_batches(ROWS_PER_BATCH, columns=columns):
             for row in batch.to_pylist():
                 number += 1
-                if row[source.text_column] is not None:
+                if row[source.text_column] is None:
+                    skipped["null_text"] += 1
+                else:
                     yield number, row
+
+
+def _is_text(form: pa.DataType) -> bool:
+    """Whether values of an Arrow type are str or None in Python."""
+    if pa.types.is_dictionary(form):
+        return _is_text(form.value_type)
+    return (
+        pa.types.is_string(form)
+        or pa.types.is_large_string(form)
+        or pa.types.is_string_view(form)
+        or pa.types.is_null(form)
+    )
 
 
 def _rows_to_pages(
