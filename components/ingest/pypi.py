@@ -1,11 +1,13 @@
 """Files inside a Python package, from its wheel or source archive. Nothing of it is executed."""
 
 import logging
+import lzma
 import os
 import re
 import shutil
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -15,6 +17,12 @@ from fsspec.utils import glob_translate
 from packaging.requirements import InvalidRequirement, Requirement
 
 from components.errors import DataError, InfraError, UserError
+
+BROKEN = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError),
+    *(ValueError, NotImplementedError, RuntimeError),  # zipfile: names, methods and flags
+)
+"""What reading a damaged archive raises, depending on where the damage is."""
 
 
 def package_files(
@@ -44,7 +52,7 @@ def package_files(
                     shutil.copyfileobj(content, file)
                 partial.rename(path)
             names.append(name)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
+    except BROKEN as error:
         raise DataError(
             f"{archive.name}: not a whole archive ({error})", f"delete {archive} and run again"
         ) from error

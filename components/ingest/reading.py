@@ -85,24 +85,29 @@ def read_unit(unit: Unit, recipe: Recipe) -> Counts:
 
 
 def _write(unit: Unit, recipe: Recipe, folder: Path) -> Counts:
+    skipped: Counter[str] = Counter()
     match unit.source.content:
         case "documents":
-            return _write_documents(unit, recipe, folder)
+            return _write_documents(unit, recipe, folder, skipped)
         case "conversations":
             groups = (
-                [row] for file in unit.files for row in own_rows.conversations(unit.source, file)
+                [row]
+                for file in unit.files
+                for row in own_rows.conversations(unit.source, file, skipped)
             )
             table, text_column = "conversations", "messages"
         case "ratings":
             groups = (rows for file in unit.files for rows in own_rows.ratings(unit.source, file))
             table, text_column = "rated_responses", "prompt"
     num_rows = _write_own(table, text_column, groups, recipe, folder)
-    return NOTHING | {f"num_{unit.source.content}": num_rows}
+    return NOTHING | {
+        f"num_{unit.source.content}": num_rows,
+        "skipped": dict(sorted(skipped.items())),
+    }
 
 
-def _write_documents(unit: Unit, recipe: Recipe, folder: Path) -> Counts:
+def _write_documents(unit: Unit, recipe: Recipe, folder: Path, skipped: Counter[str]) -> Counts:
     num_documents = num_conversations = num_empty = num_chars = 0
-    skipped: Counter[str] = Counter()
     lengths = np.zeros(len(LENGTH_BINS) - 1, dtype=np.int64)
     with spill(folder) as write:
         for group in _groups(unit, recipe, skipped):
