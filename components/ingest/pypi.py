@@ -17,6 +17,7 @@ from fsspec.utils import glob_translate
 from packaging.requirements import InvalidRequirement, Requirement
 
 from components.errors import DataError, InfraError, UserError
+from components.ingest.addresses import shown
 
 BROKEN = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError),
@@ -81,7 +82,7 @@ def _download(requirement: str, folder: Path) -> Path:
             best = finder.find_best_match(wanted, allow_yanked=True).best
         if best is None and warnings and "404" not in warnings[0]:
             raise InfraError(
-                f"pypi: {requirement}: {warnings[0]}", "check the network and the index"
+                f"pypi: {requirement}: {shown(warnings[0])}", "check the network and the index"
             )
         if best is None:
             raise DataError(
@@ -89,7 +90,9 @@ def _download(requirement: str, folder: Path) -> Path:
             )
         name = Path(finder.download(best.link, partial)).name
     except HashMismatchError as error:
-        raise DataError(f"pypi: {requirement}: {error}", "the index and its file differ") from error
+        raise DataError(
+            f"pypi: {requirement}: {shown(str(error))}", "the index and its file differ"
+        ) from error
     except failures as error:
         raise InfraError(
             f"pypi: {requirement} cannot be downloaded ({type(error).__name__})",

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from components.contract import Json, Report, Sink, StageIO
 from components.errors import DataError
+from components.ingest.addresses import shown
 from components.ingest.crowd import Rater, SimulatedCrowd, read_personas
 from components.ingest.endpoint import EndpointCrowd
 from components.ingest.params import IngestParams, RatingsParams, SourceParams
@@ -52,7 +53,7 @@ def run(params: IngestParams, io: StageIO, sink: Sink) -> Report:
     words = read_yaml(HERE / "phrasings.yaml")
     fetched = []
     for source in params.sources:
-        sink.info(f"fetching {source.name} from {source.location}")
+        sink.info(f"fetching {source.name} from {shown(source.location)}")
         fetched.append(fetch(source, io.work / "downloads", io.num_workers, sink))
     units = [
         unit
@@ -154,7 +155,7 @@ def _require_content(
             skips = f" (passed over: {_told_skips(one)})" if one["skipped"] else ""
             raise DataError(
                 f"source {source.name}: no {source.content} in the {len(found.files):,} files of "
-                f"{source.location}{skips}",
+                f"{shown(source.location)}{skips}",
                 "correct its location, format or extractor",
             )
     if not any(one["num_documents"] for one in counts.values()):
@@ -222,7 +223,7 @@ def _write_manifest(
         {
             "name": source.name,
             "kind": source.kind,
-            "location": source.location,
+            "location": shown(source.location),
             "content": source.content,
             "licence": source.licence,
             "sha256": found.digest,
