@@ -207,12 +207,7 @@ def _is_text(form: pa.DataType) -> bool:
     """Whether values of an Arrow type are str or None in Python."""
     if pa.types.is_dictionary(form):
         return _is_text(form.value_type)
-    return (
-        pa.types.is_string(form)
-        or pa.types.is_large_string(form)
-        or pa.types.is_string_view(form)
-        or pa.types.is_null(form)
-    )
+    return form in (pa.string(), pa.large_string(), pa.string_view(), pa.null())
 
 
 def _rows_to_pages(

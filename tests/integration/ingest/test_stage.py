@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -165,6 +166,25 @@ def test_what_is_passed_over_is_counted_by_reason(tmp_path: Path) -> None:
     assert "skipped" not in entries[0]
     assert entries[1]["skipped"] == {"warc_request": 1, "warc_warcinfo": 2}
     assert entries[1]["num_documents"] == 1
+
+
+def test_a_key_in_an_address_is_neither_published_nor_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = b"".join(json.dumps({"text": SENTENCE.format(n=n)}).encode() + b"\n" for n in range(60))
+    location = "memory://published/a.jsonl?token=s3cret"
+    fsspec.filesystem("memory").pipe_file("/published/a.jsonl?token=s3cret", lines)
+    told: list[str] = []
+    monkeypatch.setattr(QuietSink, "info", lambda self, message: told.append(message))
+    io = stage_io(tmp_path)
+    run(params(source("remote", location)), io, QuietSink())
+    assert told[0] == "fetching remote from memory://published/a.jsonl?token=***"
+    manifest = json.loads((io.out / "manifest.json").read_text())
+    assert manifest["sources"][0]["location"] == "memory://published/a.jsonl?token=***"
+    row = all_rows(io.out, "documents")["train"][0]
+    assert row["url"].startswith("memory:///published/a.jsonl?token=***#")
+    kept = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any(b"s3cret" in path.read_bytes() for path in kept)
 
 
 def test_the_wrong_answers_never_come_from_held_out_text(tmp_path: Path) -> None:
