@@ -111,9 +111,8 @@ def told(source: SourceParams, file: SourceFile) -> Iterator[None]:
 def open_bytes(path: Path) -> BufferedReader:
     """A file's content, decompressed by suffix; reading raises OSError if it is cut or corrupt."""
     compression = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix.lower())
-    if (
-        compression and not path.stat().st_size
-    ):  # to pyarrow an archive of nothing, cut before it began
+    # To pyarrow zero bytes are an archive of nothing; they are a copy that was cut before it began.
+    if compression and not path.stat().st_size:
         raise OSError(f"0 bytes, and {compression} of nothing has a header")
     return BufferedReader(pa.input_stream(str(path), compression=compression), 1 << 20)
 
@@ -126,13 +125,15 @@ def json_lines(source: SourceParams, file: SourceFile) -> Iterator[tuple[int, di
                 continue
             try:
                 row = json.loads(line)
+                if HALF.search(line):
+                    row = _without_halves(row)
             except ValueError as error:
                 raise bad_line(source, file, number, f"is not JSON ({error})") from error
             except RecursionError as error:
                 raise bad_line(source, file, number, "is nested too deeply") from error
             if not isinstance(row, dict):
                 raise bad_line(source, file, number, "is not a JSON object")
-            yield number, _without_halves(row) if HALF.search(line) else row
+            yield number, row
 
 
 def bad_line(source: SourceParams, file: SourceFile, number: int, what: str) -> DataError:
@@ -142,11 +143,10 @@ def bad_line(source: SourceParams, file: SourceFile, number: int, what: str) -> 
     )
 
 
-def _without_halves(row: dict[str, Json]) -> dict[str, Json]:
+def _without_halves(row: Json) -> Json:
     """Halves of surrogate pairs, which JSON can spell and no file can hold, become U+FFFD."""
     spelt = json.dumps(row, ensure_ascii=False).encode("utf-16", "surrogatepass")
-    mended: dict[str, Json] = json.loads(spelt.decode("utf-16", "replace"))
-    return mended
+    return json.loads(spelt.decode("utf-16", "replace"))
 
 
 def _single_page(form: str, file: SourceFile, extractor: str) -> Page:

@@ -129,6 +129,19 @@ def test_a_bad_line_is_named_by_its_number(tmp_path: Path, line: bytes, fault: s
     assert fault in fault_of(written(tmp_path / "a.jsonl", b'{"text": "ok"}\n' + line + b"\n"))
 
 
+@pytest.mark.parametrize("half", [b"", b'"\\ud83d"'], ids=["plain", "half a pair"])
+def test_a_line_too_deep_is_refused_at_whatever_depth_that_is(tmp_path: Path, half: bytes) -> None:
+    outcomes = set()
+    for depth in range(800, 1000):
+        line = b'{"text": "x", "more": ' + b"[" * depth + half + b"]" * depth + b"}\n"
+        path = written(tmp_path / "a.jsonl", line)
+        try:
+            outcomes.add(pages_of(path)[0].text)
+        except DataError as error:
+            outcomes.add(error.message)
+    assert outcomes == {"x", "source mine: a.jsonl: line 1 is nested too deeply"}
+
+
 def test_half_a_surrogate_pair_becomes_a_sign_that_can_be_stored(tmp_path: Path) -> None:
     line = b'{"text": "a \\ud83d b \\ud83d\\ude00"}\n'
     (page,) = pages_of(written(tmp_path / "a.jsonl", line))
