@@ -12,12 +12,13 @@ from components.errors import UserError
 
 
 class Section(BaseModel):
-    """Strict (no silent conversion), closed (an unknown key is an error) and frozen.
+    """Strict (no silent conversion), closed (an unknown key is an error), finite and frozen.
 
+    NaN passes every comparison that should refuse it, and YAML has a word for it.
     A section has no defaults: `params.yaml` is the one home of every number.
     """
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def read_yaml(path: Path) -> Any:

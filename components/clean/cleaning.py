@@ -146,6 +146,7 @@ def _clean_documents(piece: Piece, params: CleanParams, rules: RulesOfLanguage) 
     kept, removed = np.flatnonzero(is_kept), np.flatnonzero(~is_kept)
     texts, pii = anonymise([scored.texts[row] for row in kept], params.pii)
     titles, pii_in_titles = anonymise(table["title"].take(kept).to_pylist(), params.pii)
+    urls, pii_in_urls = anonymise(table["url"].take(kept).to_pylist(), params.pii)
     rejected = table.take(removed)
     for name, values in (
         ("split", [piece.split] * len(removed)),
@@ -155,7 +156,7 @@ def _clean_documents(piece: Piece, params: CleanParams, rules: RulesOfLanguage) 
         rejected = rejected.append_column(name, pa.array(values, pa.string()))
     scores = [pa.array(scored.scores[metric][removed]) for metric in METRICS]
     return Cleaned(
-        kept=_with_columns(table.take(kept), text=texts, title=titles),
+        kept=_with_columns(table.take(kept), text=texts, title=titles, url=urls),
         rejected=rejected.append_column("scores", pa.StructArray.from_arrays(scores, METRICS)),
         counts=Counts(
             num_documents=len(reasons),
@@ -168,7 +169,7 @@ def _clean_documents(piece: Piece, params: CleanParams, rules: RulesOfLanguage) 
                 if fault == KEPT
             ),
             removed_lines=scored.removed_lines,
-            pii=pii + pii_in_titles,
+            pii=pii + pii_in_titles + pii_in_urls,
             lengths_kept=_histogram([lengths[row] for row in kept]),
             lengths_removed=_histogram([lengths[row] for row in removed]),
         ),

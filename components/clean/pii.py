@@ -2,7 +2,8 @@
 
 E-mail addresses and public IPv4 addresses as in datatrove's PIIFormatter (FineWeb), telephone
 numbers by Google's metadata, and the forms of credentials that providers publish. Each pattern runs
-only on texts that hold a sign of it, for most texts have none.
+only on texts that hold a sign of it, for most texts have none, and in time that is linear in the
+text: a crawl holds megabytes of base64 in one run.
 """
 
 import re
@@ -14,8 +15,10 @@ from phonenumbers import Leniency, PhoneNumberMatcher
 
 from components.clean.params import PiiKind
 
+# The local part has at most 64 octets (RFC 5321, 4.5.3.1.1): nothing further is looked at.
 EMAIL = re.compile(
-    r"\b[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
+    r"\b(?=[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}+@)"
+    r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
     r"@(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?\.)+[A-Za-z](?:[A-Za-z0-9-]*[A-Za-z0-9])"
 )
 # Neither the tail of a longer number nor a version with five parts.
@@ -30,17 +33,17 @@ MIN_PHONE_DIGITS, MAX_PHONE_DIGITS = 7, 15  # E.164 allows 15
 DIGITS = re.compile(r"\d+")
 DATE = re.compile(r"(?:19|20)\d\d[-/.]\d\d[-/.]\d\d|\d\d[-/.]\d\d[-/.](?:19|20)\d\d")
 
+# As a variable, a key of JSON or of a mapping, or an element of XML; 40 characters of base64.
+AWS_SECRET = re.compile(
+    r"""(?:[Ss]ecret|SECRET)[_ -]?(?:(?:[Aa]ccess|ACCESS)[_ -]?)?(?:[Kk]ey|KEY)"""
+    r"""\\?["']?\s*(?:[:=]>?|>)\s*\\?["']?(?P<secret>[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=]))"""
+)
 # What stands in every credential of the form, and the form.
 KEYS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("AKIA", re.compile(r"\bAKIA[A-Z0-9]{16}\b")),
     ("ASIA", re.compile(r"\bASIA[A-Z0-9]{16}\b")),
-    (
-        "ecret",
-        re.compile(
-            r"""(?<=[Ss]ecret)[_ -]?(?:[Aa]ccess[_ -]?)?[Kk]ey["']?\s*[:=]\s*["']?"""
-            r"""(?P<secret>[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=]))"""
-        ),
-    ),
+    ("ecret", AWS_SECRET),
+    ("SECRET", AWS_SECRET),
     (
         "PRIVATE KEY-----",
         re.compile(
@@ -49,8 +52,20 @@ KEYS: tuple[tuple[str, re.Pattern[str]], ...] = (
         ),
     ),
     ("earer ", re.compile(r"\b[Bb]earer\s+(?P<secret>[A-Za-z0-9._~+/-]{20,}=*)")),
-    ("eyJ", re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}")),
+    ("eyJ", re.compile(r"(?<![\w-])eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}")),
     ("gh", re.compile(r"\bgh[pousr]_[A-Za-z0-9]{36,}\b")),
+    ("github_pat_", re.compile(r"\bgithub_pat_[A-Za-z0-9_]{36,}")),
+    ("glpat-", re.compile(r"\bglpat-[A-Za-z0-9_-]{20,}(?:\.[A-Za-z0-9]+)*")),
+    # Anthropic, OpenAI, OpenRouter. `sk-SK` is Slovak, so a prefix that is known or one long word.
+    (
+        "sk-",
+        re.compile(
+            r"(?<![\w-])sk-(?=[A-Za-z0-9_-]*[0-9])(?:(?:proj|svcacct|admin|ant-[a-z]+[0-9]+|or-v[0-9])-"
+            r"[A-Za-z0-9_-]{20,}|[A-Za-z0-9]{20,}(?![\w-]))"
+        ),
+    ),
+    ("k_live_", re.compile(r"\b[rs]k_live_[A-Za-z0-9]{16,}")),  # Stripe
+    ("k_test_", re.compile(r"\b[rs]k_test_[A-Za-z0-9]{16,}")),
     ("AIza", re.compile(r"\bAIza[0-9A-Za-z_-]{35}")),
     ("xox", re.compile(r"\bxox[abprs]-[0-9A-Za-z-]{10,}")),
 )

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
@@ -62,7 +63,7 @@ def read_operations(path: Path) -> Iterator[Operation]:
     try:
         raw = path.read_bytes()
         model = json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error, RecursionError) as error:
         raise DataError(f"{path}: not a whole API model ({error})", "reinstall botocore") from error
     shapes = model["shapes"]
     service = model["metadata"].get("serviceFullName") or path.parent.parent.name

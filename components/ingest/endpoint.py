@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import requests
+from requests import exceptions
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
 from components.contract import Json
 from components.errors import DataError, InfraError, UserError
+from components.ingest.addresses import shown
 from components.ingest.candidates import Candidate
 from components.ingest.crowd import Persona, Rating
 from components.schemas import CATEGORIES, NUM_CATEGORIES
@@ -39,6 +41,12 @@ PRIOR = (
 )
 NUMBERED = "\n".join(f"{number}. {name}" for number, name in enumerate(CATEGORIES, 1))
 
+UNUSABLE = (
+    *(exceptions.MissingSchema, exceptions.InvalidSchema, exceptions.InvalidURL),
+    *(exceptions.InvalidHeader, UnicodeError),
+)
+"""What an address or a key raises that no request can be made with."""
+
 Parsed = TypeVar("Parsed")
 Message = dict[str, str]
 
@@ -55,6 +63,7 @@ class EndpointCrowd:
     def __init__(self, url: str, key: str, model: str, personas: Sequence[Persona]) -> None:
         self.name = f"{model} (synthetic)"
         self._address = url.rstrip("/") + "/chat/completions"
+        self._shown = shown(self._address)
         self._model = model
         self._personas = tuple(personas)
         self._session = requests.Session()
@@ -104,23 +113,29 @@ class EndpointCrowd:
         request = {"model": self._model, "messages": messages, "temperature": 0}
         try:
             reply = self._session.post(self._address, json=request, timeout=TIMEOUT_S)
+        except UNUSABLE as error:  # they say what they choke on, so only their names are told
+            raise UserError(
+                f"rater at {self._shown}: {type(error).__name__}",
+                "HEADRACE_RATER_URL is the base of an OpenAI-compatible API, such as "
+                "http://host:8000/v1; HEADRACE_RATER_KEY is one line of ASCII",
+            ) from error
         except requests.RequestException as error:
             raise InfraError(
-                f"rater at {self._address}: {type(error).__name__}",
+                f"rater at {self._shown}: {type(error).__name__}",
                 "check HEADRACE_RATER_URL and the network; answers so far are kept",
             ) from error
         if reply.status_code in RETRIED_STATUSES:
             raise InfraError(
-                f"rater at {self._address}: still status {reply.status_code} after "
+                f"rater at {self._shown}: still status {reply.status_code} after "
                 f"{NUM_RETRIES} retries",
                 "run again later; answers so far are kept",
             )
         if reply.status_code != requests.codes.ok:
             raise UserError(
-                f"rater at {self._address}: refused with status {reply.status_code}",
+                f"rater at {self._shown}: refused with status {reply.status_code}",
                 "check HEADRACE_RATER_URL, HEADRACE_RATER_KEY and ingest.ratings.endpoint_model",
             )
-        return _content(reply, self._address)
+        return _content(reply, self._shown)
 
 
 def parse_vote(answer: str) -> int | None:
@@ -133,7 +148,7 @@ def parse_prior(answer: str) -> tuple[float, ...] | None:
     """Six shares that sum to 1, of an answer that is a JSON list of six summing to 100 (within 1)."""
     try:
         numbers: Json = json.loads(answer)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(numbers, list) or len(numbers) != NUM_CATEGORIES:
         return None
@@ -148,7 +163,7 @@ def parse_prior(answer: str) -> tuple[float, ...] | None:
 def _content(reply: requests.Response, address: str) -> str:
     try:
         content = reply.json()["choices"][0]["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError):
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         content = None
     if not isinstance(content, str):
         raise UserError(

@@ -3,6 +3,7 @@
 import json
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,16 +73,22 @@ def format_of(source: SourceParams, name: str) -> str:
     return FORMAT_OF_SUFFIX[suffix]
 
 
-def read_pages(source: SourceParams, file: SourceFile, extractor: str) -> Iterator[Page]:
-    """The pages of a file, one at a time. Raises DataError, naming source and file, if it is broken."""
+def read_pages(
+    source: SourceParams, file: SourceFile, extractor: str, skipped: Counter[str]
+) -> Iterator[Page]:
+    """The pages of a file, one at a time; what is passed over is counted in `skipped`, by reason.
+
+    Raises DataError, naming source and file, if it is broken.
+    """
     with told(source, file):
         match format_of(source, file.name):
             case "jsonl":
                 yield from _rows_to_pages(_jsonl_rows(source, file), source, file)
             case "parquet":
-                yield from _rows_to_pages(_parquet_rows(source, file), source, file)
+                rows = _parquet_rows(source, file, skipped)
+                yield from _rows_to_pages(rows, source, file)
             case "warc":
-                for number, page in enumerate(warc.pages(file.path, extractor), 1):
+                for number, page in enumerate(warc.pages(file.path, extractor, skipped), 1):
                     place = f"{file.name}#{number}"
                     yield Page(place, page.url or place, page.title, page.text)
             case single:
@@ -104,6 +111,9 @@ def told(source: SourceParams, file: SourceFile) -> Iterator[None]:
 def open_bytes(path: Path) -> BufferedReader:
     """A file's content, decompressed by suffix; reading raises OSError if it is cut or corrupt."""
     compression = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix.lower())
+    # To pyarrow zero bytes are an archive of nothing; they are a copy that was cut before it began.
+    if compression and not path.stat().st_size:
+        raise OSError(f"0 bytes, and {compression} of nothing has a header")
     return BufferedReader(pa.input_stream(str(path), compression=compression), 1 << 20)
 
 
@@ -115,11 +125,15 @@ def json_lines(source: SourceParams, file: SourceFile) -> Iterator[tuple[int, di
                 continue
             try:
                 row = json.loads(line)
+                if HALF.search(line):
+                    row = _without_halves(row)
             except ValueError as error:
                 raise bad_line(source, file, number, f"is not JSON ({error})") from error
+            except RecursionError as error:
+                raise bad_line(source, file, number, "is nested too deeply") from error
             if not isinstance(row, dict):
                 raise bad_line(source, file, number, "is not a JSON object")
-            yield number, _without_halves(row) if HALF.search(line) else row
+            yield number, row
 
 
 def bad_line(source: SourceParams, file: SourceFile, number: int, what: str) -> DataError:
@@ -129,11 +143,10 @@ def bad_line(source: SourceParams, file: SourceFile, number: int, what: str) -> 
     )
 
 
-def _without_halves(row: dict[str, Json]) -> dict[str, Json]:
+def _without_halves(row: Json) -> Json:
     """Halves of surrogate pairs, which JSON can spell and no file can hold, become U+FFFD."""
     spelt = json.dumps(row, ensure_ascii=False).encode("utf-16", "surrogatepass")
-    mended: dict[str, Json] = json.loads(spelt.decode("utf-16", "replace"))
-    return mended
+    return json.loads(spelt.decode("utf-16", "replace"))
 
 
 def _single_page(form: str, file: SourceFile, extractor: str) -> Page:
@@ -162,7 +175,9 @@ def _jsonl_rows(source: SourceParams, file: SourceFile) -> Iterator[tuple[int, d
         yield number, row
 
 
-def _parquet_rows(source: SourceParams, file: SourceFile) -> Iterator[tuple[int, dict[str, Json]]]:
+def _parquet_rows(
+    source: SourceParams, file: SourceFile, skipped: Counter[str]
+) -> Iterator[tuple[int, dict[str, Json]]]:
     with pq.ParquetFile(file.path) as parquet:
         has = parquet.schema_arrow.names
         if source.text_column not in has:
@@ -171,13 +186,28 @@ def _parquet_rows(source: SourceParams, file: SourceFile) -> Iterator[tuple[int,
                 f"has {', '.join(has)}",
                 "set the source's text_column",
             )
+        form = parquet.schema_arrow.field(source.text_column).type
+        if not _is_text(form):
+            raise DataError(
+                f"source {source.name}: {file.name}: column {source.text_column!r} is {form}, no text",
+                "set the source's text_column, or write the column as strings",
+            )
         columns = [name for name in (source.text_column, "title", "url") if name in has]
         number = 0
         for batch in parquet.iter_batches(ROWS_PER_BATCH, columns=columns):
             for row in batch.to_pylist():
                 number += 1
-                if row[source.text_column] is not None:
+                if row[source.text_column] is None:
+                    skipped["null_text"] += 1
+                else:
                     yield number, row
+
+
+def _is_text(form: pa.DataType) -> bool:
+    """Whether values of an Arrow type are str or None in Python."""
+    if pa.types.is_dictionary(form):
+        return _is_text(form.value_type)
+    return form in (pa.string(), pa.large_string(), pa.string_view(), pa.null())
 
 
 def _rows_to_pages(

@@ -1,6 +1,7 @@
 """What a user brings beside documents: conversations and rated responses."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 
 import pyarrow.parquet as pq
@@ -20,14 +21,14 @@ ROWS_PER_BATCH = 256
 UNIFORM = [1 / NUM_CATEGORIES] * NUM_CATEGORIES
 
 
-def conversations(source: SourceParams, file: SourceFile) -> Iterator[Row]:
+def conversations(source: SourceParams, file: SourceFile, skipped: Counter[str]) -> Iterator[Row]:
     """CONVERSATIONS rows of a file, each checked.
 
     JSONL and Parquet: a column `messages`, a list of `{"role", "content"}`, at least two, the last
-    by the assistant. chatterbot: its YAML, the speakers taking turns. Raises DataError, naming
-    source, file and line.
+    by the assistant. chatterbot: its YAML, the speakers taking turns; `skipped` counts dialogues
+    with `no_answer` or a `blank_turn`. Raises DataError, naming source, file and line.
     """
-    for number, messages in _dialogues(source, file):
+    for number, messages in _dialogues(source, file, skipped):
         wrong = _wrong_messages(messages)
         if wrong:
             raise bad_line(source, file, number, wrong)
@@ -43,7 +44,9 @@ def conversations(source: SourceParams, file: SourceFile) -> Iterator[Row]:
         }
 
 
-def _dialogues(source: SourceParams, file: SourceFile) -> Iterator[tuple[int, Json]]:
+def _dialogues(
+    source: SourceParams, file: SourceFile, skipped: Counter[str]
+) -> Iterator[tuple[int, Json]]:
     with told(source, file):
         match format_of(source, file.name):
             case "jsonl":
@@ -62,25 +65,31 @@ def _dialogues(source: SourceParams, file: SourceFile) -> Iterator[tuple[int, Js
                             number += 1
                             yield number, row["messages"]
             case "chatterbot":
-                yield from _chatterbot(source, file)
+                yield from _chatterbot(source, file, skipped)
             case other:
                 raise _no_reader(source, file, other, "jsonl, parquet and chatterbot")
 
 
-def _chatterbot(source: SourceParams, file: SourceFile) -> Iterator[tuple[int, Json]]:
+def _chatterbot(
+    source: SourceParams, file: SourceFile, skipped: Counter[str]
+) -> Iterator[tuple[int, Json]]:
     """Dialogues of a chatterbot-corpus file; a last turn without an answer is left out."""
-    with open_bytes(file.path) as content:
-        try:
-            dialogues = YAML(typ="safe", pure=True).load(content)["conversations"]
-        except (YAMLError, KeyError, TypeError) as error:
-            first_line = (str(error).splitlines() or ["not YAML"])[0]
+    for number, turns in enumerate(_chatterbot_dialogues(source, file), 1):
+        if isinstance(turns, str):  # somebody speaks to nobody; the corpus has a few
+            skipped["no_answer"] += 1
+            continue
+        wrong = _wrong_turns(turns)
+        if wrong:
             raise DataError(
-                f"source {source.name}: {file.name}: no chatterbot dialogues in it ({first_line})",
-                "correct or leave out the file",
-            ) from error
-    for number, turns in enumerate(dialogues, 1):
+                f"source {source.name}: {file.name}: dialogue {number} {wrong}",
+                "correct or remove the dialogue",
+            )
         spoken = [str(turn).strip() for turn in turns[: len(turns) // 2 * 2]]
-        if spoken and all(spoken):
+        if not spoken:
+            skipped["no_answer"] += 1
+        elif not all(spoken):
+            skipped["blank_turn"] += 1
+        else:
             yield (
                 number,
                 [
@@ -88,6 +97,33 @@ def _chatterbot(source: SourceParams, file: SourceFile) -> Iterator[tuple[int, J
                     for index, turn in enumerate(spoken)
                 ],
             )
+
+
+def _chatterbot_dialogues(source: SourceParams, file: SourceFile) -> list[Json]:
+    """The list under `conversations`. Raises DataError if there is none."""
+    with open_bytes(file.path) as content:
+        try:
+            document = YAML(typ="safe", pure=True).load(content)
+            found = document.get("conversations") if isinstance(document, dict) else None
+            problem = "" if isinstance(found, list) else "no list under 'conversations'"
+        except (YAMLError, TypeError, RecursionError) as error:
+            found, problem = None, (str(error).splitlines() or ["not YAML"])[0]
+    if problem:
+        raise DataError(
+            f"source {source.name}: {file.name}: no chatterbot dialogues in it ({problem})",
+            "correct or leave out the file",
+        )
+    return list(found or ())
+
+
+def _wrong_turns(turns: Json) -> str:
+    """What is wrong with a dialogue, or nothing. YAML reads `4` as a number and `-` as nothing."""
+    if not isinstance(turns, list):
+        return f"is no list of turns but {turns!r}"[:80]
+    for number, turn in enumerate(turns, 1):
+        if turn is None or isinstance(turn, dict | list):
+            return f"has a turn {number} that is no text but {turn!r}"[:80]
+    return ""
 
 
 def _wrong_messages(messages: Json) -> str:
@@ -172,7 +208,7 @@ def _is_distribution(prior: Json) -> bool:
     return (
         isinstance(prior, list)
         and len(prior) == NUM_CATEGORIES
-        and all(isinstance(share, int | float) and share >= 0 for share in prior)
+        and all(isinstance(share, int | float) and 0 <= share <= 1 for share in prior)
         and math.isclose(sum(prior), 1.0, abs_tol=1e-6)
     )
 

@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from components.ingest.addresses import shown
 from components.section import Section
 
 Kind = Literal["botocore", "files", "deb", "pypi"]
@@ -40,7 +41,7 @@ class SourceParams(Section):
         if self.kind != "files" and len(parts) != 2:
             raise ValueError(
                 f"source {self.name}: location of kind {self.kind} is a package and a glob "
-                f"with a space between, not {self.location!r}"
+                f"with a space between, not {shown(self.location)!r}"
             )
         if self.kind == "botocore" and self.content != "documents":
             raise ValueError(
@@ -49,7 +50,7 @@ class SourceParams(Section):
         if self.kind in ("botocore", "pypi") and "==" not in parts[0]:
             raise ValueError(
                 f"source {self.name}: location of kind {self.kind} names a version, "
-                f"such as {self.kind}==1.0, not {parts[0]!r}"
+                f"such as {self.kind}==1.0, not {shown(parts[0])!r}"
             )
         return self
 

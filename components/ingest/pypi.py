@@ -1,11 +1,13 @@
 """Files inside a Python package, from its wheel or source archive. Nothing of it is executed."""
 
 import logging
+import lzma
 import os
 import re
 import shutil
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -15,6 +17,13 @@ from fsspec.utils import glob_translate
 from packaging.requirements import InvalidRequirement, Requirement
 
 from components.errors import DataError, InfraError, UserError
+from components.ingest.addresses import shown
+
+BROKEN = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError),
+    *(ValueError, NotImplementedError, RuntimeError),  # zipfile: names, methods and flags
+)
+"""What reading a damaged archive raises, depending on where the damage is."""
 
 
 def package_files(
@@ -44,7 +53,7 @@ def package_files(
                     shutil.copyfileobj(content, file)
                 partial.rename(path)
             names.append(name)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
+    except BROKEN as error:
         raise DataError(
             f"{archive.name}: not a whole archive ({error})", f"delete {archive} and run again"
         ) from error
@@ -73,7 +82,7 @@ def _download(requirement: str, folder: Path) -> Path:
             best = finder.find_best_match(wanted, allow_yanked=True).best
         if best is None and warnings and "404" not in warnings[0]:
             raise InfraError(
-                f"pypi: {requirement}: {warnings[0]}", "check the network and the index"
+                f"pypi: {requirement}: {shown(warnings[0])}", "check the network and the index"
             )
         if best is None:
             raise DataError(
@@ -81,7 +90,9 @@ def _download(requirement: str, folder: Path) -> Path:
             )
         name = Path(finder.download(best.link, partial)).name
     except HashMismatchError as error:
-        raise DataError(f"pypi: {requirement}: {error}", "the index and its file differ") from error
+        raise DataError(
+            f"pypi: {requirement}: {shown(str(error))}", "the index and its file differ"
+        ) from error
     except failures as error:
         raise InfraError(
             f"pypi: {requirement} cannot be downloaded ({type(error).__name__})",

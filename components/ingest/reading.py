@@ -7,6 +7,7 @@ for a worker holds one group of pages.
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -36,6 +37,7 @@ NOTHING: Counts = {
     "num_ratings": 0,
     "num_empty_pages": 0,
     "num_chars": 0,
+    "skipped": {},
     "lengths": [0] * (len(LENGTH_BINS) - 1),
 }
 
@@ -83,26 +85,32 @@ def read_unit(unit: Unit, recipe: Recipe) -> Counts:
 
 
 def _write(unit: Unit, recipe: Recipe, folder: Path) -> Counts:
+    skipped: Counter[str] = Counter()
     match unit.source.content:
         case "documents":
-            return _write_documents(unit, recipe, folder)
+            return _write_documents(unit, recipe, folder, skipped)
         case "conversations":
             groups = (
-                [row] for file in unit.files for row in own_rows.conversations(unit.source, file)
+                [row]
+                for file in unit.files
+                for row in own_rows.conversations(unit.source, file, skipped)
             )
             table, text_column = "conversations", "messages"
         case "ratings":
             groups = (rows for file in unit.files for rows in own_rows.ratings(unit.source, file))
             table, text_column = "rated_responses", "prompt"
     num_rows = _write_own(table, text_column, groups, recipe, folder)
-    return NOTHING | {f"num_{unit.source.content}": num_rows}
+    return NOTHING | {
+        f"num_{unit.source.content}": num_rows,
+        "skipped": dict(sorted(skipped.items())),
+    }
 
 
-def _write_documents(unit: Unit, recipe: Recipe, folder: Path) -> Counts:
+def _write_documents(unit: Unit, recipe: Recipe, folder: Path, skipped: Counter[str]) -> Counts:
     num_documents = num_conversations = num_empty = num_chars = 0
     lengths = np.zeros(len(LENGTH_BINS) - 1, dtype=np.int64)
     with spill(folder) as write:
-        for group in _groups(unit, recipe):
+        for group in _groups(unit, recipe, skipped):
             entries = [entry for entry in group if entry.document["text"]]
             chars = [len(str(entry.document["text"])) for entry in entries]
             num_documents += len(entries)
@@ -120,6 +128,7 @@ def _write_documents(unit: Unit, recipe: Recipe, folder: Path) -> Counts:
         "num_conversations": num_conversations,
         "num_empty_pages": num_empty,
         "num_chars": num_chars,
+        "skipped": dict(sorted(skipped.items())),
         "lengths": lengths.tolist(),
     }
 
@@ -185,7 +194,7 @@ def _other(
     return ""
 
 
-def _groups(unit: Unit, recipe: Recipe) -> Iterator[list[Entry]]:
+def _groups(unit: Unit, recipe: Recipe, skipped: Counter[str]) -> Iterator[list[Entry]]:
     """A service's operations, or a run of pages: what other answers are drawn from."""
     extractor = unit.source.extractor or recipe.extractor
     for file in unit.files:
@@ -195,7 +204,11 @@ def _groups(unit: Unit, recipe: Recipe) -> Iterator[list[Entry]]:
                 for operation in api_models.read_operations(file.path)
             ]
     if unit.source.kind != "botocore":
-        pages = (page for file in unit.files for page in read_pages(unit.source, file, extractor))
+        pages = (
+            page
+            for file in unit.files
+            for page in read_pages(unit.source, file, extractor, skipped)
+        )
         while batch := list(islice(pages, PAGES_PER_GROUP)):
             yield [_page_entry(page, unit.source, recipe) for page in batch]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from components.contract import Sink
 from components.errors import DataError, StageError
 from components.ingest import api_models, debian, pypi
+from components.ingest.addresses import shown
 from components.ingest.located_files import located_files
 from components.ingest.params import SourceParams
 
@@ -47,12 +48,14 @@ def fetch(source: SourceParams, cache: Path, num_workers: int, sink: Sink) -> Fe
         raise type(error)(f"source {source.name}: {error.message}", error.hint) from error
     if not files:
         raise DataError(
-            f"source {source.name}: {source.location} matches no file", "correct its location"
+            f"source {source.name}: {shown(source.location)} matches no file",
+            "correct its location",
         )
     digest = digest_of(pinned, num_workers)
     if source.sha256 is not None and source.sha256 != digest:
         raise DataError(
-            f"source {source.name}: sha256 of {source.location} is {digest}, not {source.sha256}",
+            f"source {source.name}: sha256 of {shown(source.location)} is {digest}, "
+            f"not {source.sha256}",
             "fetch it again, or correct sha256 if the new content is meant",
         )
     return Fetched(tuple(files), digest)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from components.contract import Json, Report, Sink, StageIO
 from components.errors import DataError
+from components.ingest.addresses import shown
 from components.ingest.crowd import Rater, SimulatedCrowd, read_personas
 from components.ingest.endpoint import EndpointCrowd
 from components.ingest.params import IngestParams, RatingsParams, SourceParams
@@ -52,7 +53,7 @@ def run(params: IngestParams, io: StageIO, sink: Sink) -> Report:
     words = read_yaml(HERE / "phrasings.yaml")
     fetched = []
     for source in params.sources:
-        sink.info(f"fetching {source.name} from {source.location}")
+        sink.info(f"fetching {source.name} from {shown(source.location)}")
         fetched.append(fetch(source, io.work / "downloads", io.num_workers, sink))
     units = [
         unit
@@ -62,6 +63,9 @@ def run(params: IngestParams, io: StageIO, sink: Sink) -> Report:
     recipe = Recipe(params.extractor, params.split, params.conversations, words["questions"])
     counts = _sum_by_source(units, _read_all(units, recipe, io.num_workers, sink))
     _require_content(params.sources, fetched, counts)
+    for name, one in counts.items():
+        if one["skipped"]:
+            sink.info(f"{name}: passed over {_told_skips(one)}")
 
     folders = [unit.folder for unit in units]
     rater = _rater(params.ratings, io)
@@ -99,6 +103,7 @@ def run(params: IngestParams, io: StageIO, sink: Sink) -> Report:
     return {f"num_{table}": of_split for table, of_split in num_rows.items()} | {
         "num_documents_of_source": {name: one["num_documents"] for name, one in counts.items()},
         "num_empty_pages": sum(one["num_empty_pages"] for one in counts.values()),
+        "num_skipped": dict(sum((Counter(one["skipped"]) for one in counts.values()), Counter())),
         "num_chars": sum(one["num_chars"] for one in counts.values()),
         "test_fraction": num_rows["documents"]["test"] / sum(num_rows["documents"].values()),
         "num_vote_categories": max((len(counts) for counts in votes.values()), default=0),
@@ -122,24 +127,35 @@ def _read_all(
 
 def _sum_by_source(units: Sequence[Unit], counts: Iterator[Counts]) -> dict[str, Counts]:
     sums: dict[str, Counter[str]] = {}
+    skipped: dict[str, Counter[str]] = {}
     lengths: dict[str, NDArray[np.int64]] = {}
     for unit, found in zip(units, counts, strict=True):
         name = unit.source.name
         sums.setdefault(name, Counter()).update(
-            {key: value for key, value in found.items() if key != "lengths"}
+            {key: value for key, value in found.items() if key not in ("lengths", "skipped")}
         )
+        skipped.setdefault(name, Counter()).update(found["skipped"])
         lengths[name] = lengths.get(name, 0) + np.asarray(found["lengths"])
-    return {name: dict(total) | {"lengths": lengths[name].tolist()} for name, total in sums.items()}
+    return {
+        name: dict(total) | {"skipped": dict(skipped[name]), "lengths": lengths[name].tolist()}
+        for name, total in sums.items()
+    }
+
+
+def _told_skips(counts: Counts) -> str:
+    return ", ".join(f"{number:,} {reason}" for reason, number in counts["skipped"].items())
 
 
 def _require_content(
     sources: Sequence[SourceParams], fetched: Sequence[Fetched], counts: Mapping[str, Counts]
 ) -> None:
     for source, found in zip(sources, fetched, strict=True):
-        if not counts[source.name][f"num_{source.content}"]:
+        one = counts[source.name]
+        if not one[f"num_{source.content}"]:
+            skips = f" (passed over: {_told_skips(one)})" if one["skipped"] else ""
             raise DataError(
                 f"source {source.name}: no {source.content} in the {len(found.files):,} files of "
-                f"{source.location}",
+                f"{shown(source.location)}{skips}",
                 "correct its location, format or extractor",
             )
     if not any(one["num_documents"] for one in counts.values()):
@@ -207,14 +223,18 @@ def _write_manifest(
         {
             "name": source.name,
             "kind": source.kind,
-            "location": source.location,
+            "location": shown(source.location),
             "content": source.content,
             "licence": source.licence,
             "sha256": found.digest,
             "num_files": len(found.files),
             "num_bytes": sum(file.num_bytes for file in found.files),
         }
-        | {name: value for name, value in counts[source.name].items() if name != "lengths"}
+        | {
+            name: value
+            for name, value in counts[source.name].items()
+            if name != "lengths" and value != {}  # nothing skipped, nothing said
+        }
         for source, found in zip(sources, fetched, strict=True)
     ]
     manifest = {"rater_of_made_prompts": rater, "sources": entries}

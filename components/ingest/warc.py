@@ -1,5 +1,6 @@
 """Pages of a WARC file (plain, gz, zst), and of a WET file, which holds text already."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,9 +19,10 @@ class WarcPage(NamedTuple):
     text: str
 
 
-def pages(path: Path, extractor: str) -> Iterator[WarcPage]:
-    """The responses that are HTML and the conversions that are text, in order.
+def pages(path: Path, extractor: str, skipped: Counter[str]) -> Iterator[WarcPage]:
+    """The responses of status 2xx that are HTML and the conversions, which are text, in order.
 
+    `skipped` counts the other records: `http_status`, `not_html`, or `warc_` and the record's type.
     Raises OSError or ValueError if the file holds no record, or one that is broken or cut short.
     """
     number = 0
@@ -34,12 +36,34 @@ def pages(path: Path, extractor: str) -> Iterator[WarcPage]:
             yield WarcPage(url, "", bytes_to_str(record.reader.read(), "utf-8").strip())
         elif record.record_type == WarcRecordType.response:
             record.parse_http(auto_decode="all")
-            if "html" in (record.http_content_type or ""):
-                raw = record.reader.read()
-                html = bytes_to_str(raw, record.http_charset or detect_encoding(raw) or "utf-8")
-                yield WarcPage(url, html_title(html), html_to_text(html, extractor))
+            reason = _why_no_page(record)
+            if reason:
+                skipped[reason] += 1
+                continue
+            html = _decoded(record.reader.read(), record.http_charset)
+            yield WarcPage(url, html_title(html), html_to_text(html, extractor))
+        else:
+            skipped[f"warc_{record.record_type}"] += 1
     if number == 0:
         raise ValueError("no WARC record in it")
+
+
+def _why_no_page(response: WarcRecord) -> str:
+    """Why a response is no document, or nothing. Error pages and redirects are HTML as well."""
+    headers = response.http_headers
+    if headers is not None and not 200 <= (headers.status_code or 0) < 300:
+        return "http_status"
+    return "" if "html" in (response.http_content_type or "").lower() else "not_html"
+
+
+def _decoded(raw: bytes, charset: str | None) -> str:
+    """As the server says; if it says nothing that is known, as the page says; else by its bytes."""
+    if charset:
+        try:
+            return bytes_to_str(raw, charset)
+        except LookupError:  # servers make names up
+            pass
+    return bytes_to_str(raw, detect_encoding(raw, from_html_meta=True) or "utf-8")
 
 
 def _require_whole(record: WarcRecord, number: int) -> None:

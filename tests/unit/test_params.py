@@ -54,6 +54,17 @@ def test_every_stage_has_a_section() -> None:
         ("dpo.betta", 0.1, "dpo.betta: unknown key; remove it or mend its spelling"),
         ("dpo.beta", "0.1", 'dpo.beta: Input should be a valid number, got "0.1"'),
         ("dpo.beta", -1.0, "dpo.beta: Input should be greater than 0, got -1.0"),
+        ("dpo.beta", float("nan"), "dpo.beta: Input should be a finite number, got NaN"),
+        (
+            "tokenize.training_sample_mb",
+            float("inf"),
+            "tokenize.training_sample_mb: Input should be a finite number, got Infinity",
+        ),
+        (
+            "clean.rules.num_words",
+            [float("nan"), None],
+            "clean.rules.num_words.0: Input should be a finite number, got NaN",
+        ),
         ("seed", -1, "seed: Input should be greater than or equal to 0, got -1"),
     ],
 )

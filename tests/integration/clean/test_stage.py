@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from ruamel.yaml import YAML
@@ -14,7 +15,7 @@ from components.contract import Report
 from components.errors import DataError
 from components.gates.check import check_contract
 from components.metrics import QuietSink
-from components.schemas import SPLITS
+from components.schemas import DOCUMENTS, SPLITS
 from components.shards import read_table
 from tests.builders import conversation, documentation, stage_io, write_corpus
 
@@ -109,6 +110,22 @@ def test_personal_data_is_gone_from_documents_and_conversations(tmp_path: Path, 
     conversations = read_table(tmp_path / "out" / "conversations" / "train").to_pylist()
     assert conversations[0]["messages"][1]["content"] == "Ask [EMAIL], it is hers."
     assert report["replaced_in_conversations_and_ratings"] == {"email": 1}
+
+
+def test_personal_data_is_gone_from_titles_and_urls(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "ingest", {"train": [PROSE]})
+    (shard,) = (tmp_path / "ingest" / "documents" / "train").glob("*.parquet")
+    (row,) = pq.read_table(shard).to_pylist()
+    row |= {
+        "title": "Ask jane@corp.example.net",
+        "url": "https://example.org/to:jane@corp.example.net?key=AKIAIOSFODNN7EXAMPLE",
+    }
+    pq.write_table(pa.Table.from_pylist([row], DOCUMENTS), shard)
+    report = clean(tmp_path / "run", tmp_path / "ingest")
+    (kept,) = read_table(tmp_path / "run" / "out" / "documents" / "train").to_pylist()
+    assert kept["title"] == "Ask [EMAIL]"
+    assert kept["url"] == "https://example.org/to:[EMAIL]?key=[KEY]"
+    assert report["replaced_in_documents"] == {"email": 2, "key": 1}
 
 
 def test_any_number_of_workers_writes_the_same_bytes(tmp_path: Path, real: Path) -> None:

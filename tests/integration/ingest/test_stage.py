@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -145,6 +146,47 @@ def test_many_formats_become_one_set_of_tables(tmp_path: Path) -> None:
     assert {path.name for path in io.reports.iterdir()} == {"document_lengths.png", "votes.png"}
 
 
+def test_what_is_passed_over_is_counted_by_reason(tmp_path: Path) -> None:
+    record = "WARC/1.0\r\nWARC-Type: {0}\r\nContent-Length: {1}\r\n\r\n{2}\r\n\r\n"
+    page = SENTENCE.format(n=1)
+    archive = tmp_path / "a.warc"
+    archive.write_bytes(
+        (
+            record.format("warcinfo", 4, "seen")
+            + record.format("conversion", len(page), page)
+            + record.format("request", 4, "GET ")
+            + record.format("warcinfo", 4, "seen")
+        ).encode()
+    )
+    io = stage_io(tmp_path)
+    web = source("web", pages(tmp_path / "data"))
+    report = run(params(web, source("crawl", archive)), io, QuietSink())
+    assert report["num_skipped"] == {"warc_request": 1, "warc_warcinfo": 2}
+    entries = json.loads((io.out / "manifest.json").read_text())["sources"]
+    assert "skipped" not in entries[0]
+    assert entries[1]["skipped"] == {"warc_request": 1, "warc_warcinfo": 2}
+    assert entries[1]["num_documents"] == 1
+
+
+def test_a_key_in_an_address_is_neither_published_nor_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = b"".join(json.dumps({"text": SENTENCE.format(n=n)}).encode() + b"\n" for n in range(60))
+    location = "memory://published/a.jsonl?token=s3cret"
+    fsspec.filesystem("memory").pipe_file("/published/a.jsonl?token=s3cret", lines)
+    told: list[str] = []
+    monkeypatch.setattr(QuietSink, "info", lambda self, message: told.append(message))
+    io = stage_io(tmp_path)
+    run(params(source("remote", location)), io, QuietSink())
+    assert told[0] == "fetching remote from memory://published/a.jsonl?token=***"
+    manifest = json.loads((io.out / "manifest.json").read_text())
+    assert manifest["sources"][0]["location"] == "memory://published/a.jsonl?token=***"
+    row = all_rows(io.out, "documents")["train"][0]
+    assert row["url"].startswith("memory:///published/a.jsonl?token=***#")
+    kept = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any(b"s3cret" in path.read_bytes() for path in kept)
+
+
 def test_the_wrong_answers_never_come_from_held_out_text(tmp_path: Path) -> None:
     io = stage_io(tmp_path)
     run(params(source("web", pages(tmp_path / "data"))), io, QuietSink())
@@ -239,6 +281,13 @@ BROKEN: dict[str, tuple[Callable[[Path], dict[str, Any]], type[Exception], str]]
         lambda at: write(at / "a.warc", b"WARC/1.0\r\nWARC-Type: resp"),
         DataError,
         "cannot be read to its end",
+    ),
+    "nothing but requests": (
+        lambda at: write(
+            at / "a.warc", b"WARC/1.0\r\nWARC-Type: request\r\nContent-Length: 1\r\n\r\nG\r\n\r\n"
+        ),
+        DataError,
+        r"no documents in the 1 files of .*/a\.warc \(passed over: 1 warc_request\)",
     ),
     "unknown format": (lambda at: write(at / "a.doc", b"x"), UserError, r"unknown format \.doc"),
     "another botocore": (

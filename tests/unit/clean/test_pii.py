@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from components.clean.pii import replace_pii
 
 PLACEHOLDERS = {"email": "[EMAIL]", "phone": "[PHONE]", "ipv4": "[IP]", "key": "[KEY]"}
+AWS_SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 PRIVATE_KEY = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA7\n-----END RSA PRIVATE KEY-----"
 
 
@@ -31,11 +32,29 @@ def replaced(text: str, region: str | None = "US") -> str:
             "aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
             "aws_secret_access_key = [KEY]",
         ),
+        (f'export AWS_SECRET_ACCESS_KEY="{AWS_SECRET}"', 'export AWS_SECRET_ACCESS_KEY="[KEY]"'),
+        (f"AWS_SECRET_ACCESS_KEY={AWS_SECRET}\n", "AWS_SECRET_ACCESS_KEY=[KEY]\n"),
+        (f'"SecretAccessKey": "{AWS_SECRET}",', '"SecretAccessKey": "[KEY]",'),
+        (f'{{\\"SecretAccessKey\\": \\"{AWS_SECRET}\\"}}', '{\\"SecretAccessKey\\": \\"[KEY]\\"}'),
+        (f":secret_key => '{AWS_SECRET}'", ":secret_key => '[KEY]'"),
+        (
+            f"<SecretAccessKey>{AWS_SECRET}</SecretAccessKey>",
+            "<SecretAccessKey>[KEY]</SecretAccessKey>",
+        ),
         (f"before\n{PRIVATE_KEY}\nafter", "before\n[KEY]\nafter"),
         ("-----BEGIN PRIVATE KEY-----\nMIIE, and cut off", "[KEY]"),
         ("Authorization: Bearer abcDEF123456._-abcDEF123456", "Authorization: Bearer [KEY]"),
         ("ghp_" + "a1B2" * 9, "[KEY]"),
         ("AIza" + "x" * 35, "[KEY]"),
+        (f"github_pat_{'1aB' * 7}x_{'Ab9' * 19}xy!", "[KEY]!"),
+        ("glpat-" + "aB3_-" * 4 + ".", "[KEY]."),
+        ("glpat-" + "aB3_-" * 6 + ".01.0a1b2c3d4", "[KEY]"),
+        ("OPENAI_API_KEY=sk-" + "aB3d" * 12, "OPENAI_API_KEY=[KEY]"),
+        ("sk-proj-" + "aB3_-" * 20, "[KEY]"),
+        ("sk-ant-api03-" + "aB3_-" * 18, "[KEY]"),
+        ("sk-or-v1-" + "0a1b" * 16, "[KEY]"),
+        ("(sk_live_4eC39HqLyjWDarjtT1zdp7dc)", "([KEY])"),
+        ("rk_test_4eC39HqLyjWDarjtT1zdp7dc", "[KEY]"),
         ("xoxb-123456789012-abcdefABCDEF", "[KEY]"),
         ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmN", "[KEY]"),
     ],
@@ -58,10 +77,29 @@ def test_it_is_replaced(text: str, clean: str) -> None:
         "range 1000-2000000",
         "AKIA and Bearer of bad news, a secret key: none",
         "icon@2x, user@localhost, @mention, a @ b",
+        "sk-SK-Standard-A, sk-learn-compatible-estimators-2024-edition, task-0123456789abcdefghij",
+        "AWS_SECRET_ACCESS_KEY=<your key>, SecretAccessKey (string, required), pk_live_0123456789abcdef",
+        "github_pat_ and glpat- and sk_live_ are prefixes, gh_pages is a branch",
+        "x" * 65 + "@example.org",  # 64 are the most that a mailbox may have
     ],
 )
 def test_it_is_left_alone(text: str) -> None:
     assert replace_pii(text, PLACEHOLDERS, "US") == (text, {})
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "run",
+    [
+        *("Zm9v/+", "a-", "a.", "a@", "a@b.", "a@-", "eyJ-", "sk-", "-----END A "),
+        *("1 2", "1.2.", "AKIA", "secret key ", "bearer ", "xoxb"),
+    ],
+)
+def test_a_run_of_a_megabyte_takes_time_that_is_linear(run: str) -> None:
+    # In quadratic time each of them takes minutes to hours.
+    text = run * (1_000_000 // len(run)) + " \nkey AKIAIOSFODNN7EXAMPLE a@example.org"
+    clean = text.replace("AKIAIOSFODNN7EXAMPLE a@example.org", "[KEY] [EMAIL]")
+    assert replaced(text) == clean
 
 
 def test_a_national_number_counts_only_in_its_country() -> None:

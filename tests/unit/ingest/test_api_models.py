@@ -101,3 +101,19 @@ def test_a_model_that_is_cut_short_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(DataError, match=r"service-2\.json\.gz: not a whole API model"):
         list(read_operations(path))
+
+
+def test_a_model_that_is_damaged_is_named_wherever_the_damage_is(tmp_path: Path) -> None:
+    path = write_model(tmp_path, "store", "2020")
+    whole = path.read_bytes()
+    for place in range(10, len(whole) - 4):
+        path.write_bytes(whole[:place] + bytes(byte ^ 0xFF for byte in whole[place:][:4]))
+        with pytest.raises(DataError, match=r"service-2\.json\.gz: not a whole API model"):
+            list(read_operations(path))
+
+
+def test_a_model_that_is_nested_too_deeply_is_named(tmp_path: Path) -> None:
+    path = write_model(tmp_path, "store", "2020")
+    path.write_bytes(gzip.compress(b"[" * 200_000))
+    with pytest.raises(DataError, match=r"service-2\.json\.gz: not a whole API model"):
+        list(read_operations(path))

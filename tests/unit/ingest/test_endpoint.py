@@ -120,6 +120,35 @@ def test_a_server_that_is_away_is_infrastructure(monkeypatch: pytest.MonkeyPatch
         crowd("http://127.0.0.1:9/v1").rate("What does it do?", CANDIDATE)
 
 
+@pytest.mark.parametrize(
+    ("url", "key"),
+    [
+        *(("localhost:8000/v1", "k"), ("host/v1", "k"), ("ftp://host/v1", "k"), ("http://", "k")),
+        *(("http://127.0.0.1:9/v1", "two\nlines"), ("http://127.0.0.1:9/v1", "ключ")),
+    ],
+)
+def test_an_address_or_a_key_that_cannot_be_used_is_the_users(
+    monkeypatch: pytest.MonkeyPatch, url: str, key: str
+) -> None:
+    monkeypatch.setattr(endpoint, "NUM_RETRIES", 0)
+    with pytest.raises(UserError) as caught:
+        EndpointCrowd(url, key, "judge", PERSONAS).rate("What does it do?", CANDIDATE)
+    assert key not in caught.value.message.split()
+    assert "HEADRACE_RATER_URL" in caught.value.hint
+
+
+@pytest.mark.parametrize("status", [None, 200, 401, 503])
+def test_a_password_in_the_address_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, status: int | None
+) -> None:
+    monkeypatch.setattr(endpoint, "NUM_RETRIES", 0)
+    with served(lambda request: (status or 200, {})) as (url, _):
+        address = url if status else "http://127.0.0.1:9/v1"
+        with pytest.raises(StageError, match=r"http://\*\*\*@127\.0\.0\.1:") as caught:
+            crowd(address.replace("://", "://jane:s3cret@")).rate("What does it do?", CANDIDATE)
+    assert "s3cret" not in caught.value.message + caught.value.hint
+
+
 def test_a_refused_key_is_the_users_to_correct() -> None:
     error = fault(lambda request: (401, {"error": "bad key"}))
     assert isinstance(error, UserError)

@@ -1,5 +1,6 @@
 import gzip
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,10 @@ def source(**changes: Any) -> SourceParams:
     )
 
 
-def pages_of(path: Path, **changes: Any) -> list[Page]:
+def pages_of(path: Path, skipped: Counter[str] | None = None, **changes: Any) -> list[Page]:
     file = SourceFile(path, path.name, path.stat().st_size)
-    return list(read_pages(source(**changes), file, "resiliparse_all"))
+    counts = Counter() if skipped is None else skipped
+    return list(read_pages(source(**changes), file, "resiliparse_all", counts))
 
 
 def written(path: Path, content: bytes) -> Path:
@@ -120,10 +122,24 @@ def test_another_column_may_hold_the_text(tmp_path: Path) -> None:
         (b'["a list"]', "line 2 is not a JSON object"),
         (b'{"text": 5}', "line 2 has no text in 'text'"),
         (b'{"text": "\xff"}', "line 2 is not JSON"),
+        (b"[" * 200_000, "line 2 is nested too deeply"),
     ],
 )
 def test_a_bad_line_is_named_by_its_number(tmp_path: Path, line: bytes, fault: str) -> None:
     assert fault in fault_of(written(tmp_path / "a.jsonl", b'{"text": "ok"}\n' + line + b"\n"))
+
+
+@pytest.mark.parametrize("half", [b"", b'"\\ud83d"'], ids=["plain", "half a pair"])
+def test_a_line_too_deep_is_refused_at_whatever_depth_that_is(tmp_path: Path, half: bytes) -> None:
+    outcomes = set()
+    for depth in range(800, 1000):
+        line = b'{"text": "x", "more": ' + b"[" * depth + half + b"]" * depth + b"}\n"
+        path = written(tmp_path / "a.jsonl", line)
+        try:
+            outcomes.add(pages_of(path)[0].text)
+        except DataError as error:
+            outcomes.add(error.message)
+    assert outcomes == {"x", "source mine: a.jsonl: line 1 is nested too deeply"}
 
 
 def test_half_a_surrogate_pair_becomes_a_sign_that_can_be_stored(tmp_path: Path) -> None:
@@ -143,6 +159,9 @@ NOISE = b"".join(json.dumps({"text": str(hash_) * 9}).encode() + b"\n" for hash_
         ("flipped.jsonl.gz", gz(NOISE)[:-6] + bytes(6)),
         ("other.jsonl.gz", b"plain text"),
         ("cut.html.gz", gz(NOISE)[:-4000]),
+        ("begun.jsonl.gz", b""),
+        ("begun.jsonl.zst", b""),
+        ("begun.txt.gz", b""),
     ],
 )
 def test_a_broken_archive_is_never_taken_for_a_short_one(
@@ -157,9 +176,16 @@ def write_parquet(path: Path, num_rows: int) -> Path:
     return path
 
 
-def test_parquet_rows_become_pages_and_rows_without_text_none(tmp_path: Path) -> None:
-    pages = pages_of(write_parquet(tmp_path / "a.parquet", 600))
+def test_an_archive_of_nothing_is_no_truncated_one(tmp_path: Path) -> None:
+    assert pages_of(written(tmp_path / "a.jsonl.gz", gz(b""))) == []
+    assert pages_of(written(tmp_path / "a.jsonl.zst", zst(b""))) == []
+
+
+def test_parquet_rows_become_pages_and_rows_without_text_are_counted(tmp_path: Path) -> None:
+    skipped: Counter[str] = Counter()
+    pages = pages_of(write_parquet(tmp_path / "a.parquet", 600), skipped)
     assert len(pages) == 599
+    assert skipped == {"null_text": 1}
     assert pages[0] == Page("a.parquet#2", "a.parquet#2", "row 1", "row 1")
     assert len({page.place for page in pages}) == 599
 
@@ -168,6 +194,29 @@ def test_a_missing_column_is_named_beside_those_there(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", 3)
     fault = fault_of(path, text_column="body")
     assert fault == "source mine: a.parquet: no column 'body'; has text, title, n"
+
+
+@pytest.mark.parametrize(
+    "form",
+    [pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())],
+    ids=str,
+)
+def test_every_kind_of_string_column_is_text(tmp_path: Path, form: pa.DataType) -> None:
+    texts = pa.array(["one", None, "two"]).cast(form)
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
+    assert [page.text for page in pages_of(tmp_path / "a.parquet")] == ["one", "two"]
+
+
+@pytest.mark.parametrize("values", [[1, 2], [b"a", b"b"], [["a"], ["b"]], [{"a": "b"}]], ids=str)
+def test_a_column_that_is_no_text_is_refused_with_its_type(
+    tmp_path: Path, values: list[Any]
+) -> None:
+    pq.write_table(pa.table({"text": values}), tmp_path / "a.parquet")
+    form = pa.array(values).type
+    found = fault_of(tmp_path / "a.parquet")
+    assert found.startswith("source mine: a.parquet: column 'text' is ")
+    assert found.endswith(", no text")
+    assert str(form).split("<")[0] in found
 
 
 def test_a_truncated_parquet_file_is_refused(tmp_path: Path) -> None:

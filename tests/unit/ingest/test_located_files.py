@@ -1,13 +1,20 @@
+import errno
+import gzip
 import threading
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import botocore.exceptions
 import fsspec
+import gcsfs.retry
+import google.auth.exceptions
+import httpx2
 import pytest
 
-from components.errors import DataError, InfraError, UserError
+from components.errors import DataError, InfraError, StageError, UserError
+from components.ingest.formats import open_bytes
 from components.ingest.located_files import located_files
 
 
@@ -65,6 +72,17 @@ def test_a_glob_finds_local_files_in_order_under_the_names_the_user_wrote(
     (name, path) = located_files(f"file://{tmp_path}/data/a.txt", tmp_path, ignore)[0]
     assert (name, path.read_text()) == (f"{tmp_path}/data/a.txt", "a.txt")
     assert len(located_files("data", tmp_path, ignore)) == 4
+
+
+def test_a_file_whose_name_looks_like_a_glob_is_read_as_it_is(tmp_path: Path) -> None:
+    for name in ("notes[1].txt", "notes1.txt", "what?.txt", "[draft]/a.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    for name in ("notes[1].txt", "what?.txt", "[draft]/a.txt"):
+        ((found, path),) = located_files(f"{tmp_path}/{name}", tmp_path, ignore)
+        assert (found, path.read_text()) == (f"{tmp_path}/{name}", name)
+    assert len(located_files(f"{tmp_path}/[draft]", tmp_path, ignore)) == 1
+    assert len(located_files(f"{tmp_path}/notes[0-9].txt", tmp_path, ignore)) == 1
 
 
 def test_a_glob_that_matches_nothing_is_an_empty_list(tmp_path: Path) -> None:
@@ -133,3 +151,74 @@ def test_a_server_that_is_away_is_worth_another_try(tmp_path: Path) -> None:
 def test_an_unknown_protocol_is_the_users_to_correct(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="gopher"):
         located_files("gopher://example.org/a.txt", tmp_path, ignore)
+
+
+def test_a_query_neither_hides_the_suffix_nor_shows_its_key(
+    tmp_path: Path, server: tuple[str, Path, list[str]]
+) -> None:
+    url, site, requests = server
+    (site / "a.txt.gz").write_bytes(gzip.compress(b"text"))
+    location = f"{url}/a.txt.gz?version=2&token=s3cret"
+    ((name, path),) = located_files(location, tmp_path / "cache", ignore)
+    assert name == f"{url}/a.txt.gz?version=2&token=***"
+    assert open_bytes(path).read() == b"text"
+    assert any("token=s3cret" in line for line in requests)
+    assert not any("s3cret" in str(path) for path in tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize("page", ["none.txt", "forbidden.txt", "broken.txt"])
+def test_no_message_shows_a_password(
+    tmp_path: Path, server: tuple[str, Path, list[str]], page: str
+) -> None:
+    location = f"{server[0].replace('://', '://jane:s3cret@')}/{page}?token=s3cret"
+    with pytest.raises(StageError) as caught:
+        located_files(location, tmp_path, ignore)
+    assert page in caught.value.message
+    assert "s3cret" not in caught.value.message + caught.value.hint
+
+
+def refused(status: int) -> botocore.exceptions.ClientError:
+    return botocore.exceptions.ClientError({"ResponseMetadata": {"HTTPStatusCode": status}}, "Get")
+
+
+@pytest.mark.parametrize(
+    ("raised", "wanted"),
+    [
+        (botocore.exceptions.NoCredentialsError(), UserError),
+        (botocore.exceptions.PartialCredentialsError(provider="x", cred_var="y"), UserError),
+        (botocore.exceptions.ProfileNotFound(profile="x"), UserError),
+        (google.auth.exceptions.DefaultCredentialsError("none"), UserError),
+        (google.auth.exceptions.RefreshError("expired"), UserError),
+        (gcsfs.retry.HttpError({"code": "403", "message": "no"}), UserError),
+        (PermissionError("Access Denied"), UserError),
+        (OSError(errno.EINVAL, "The bucket's name is invalid"), UserError),
+        (refused(400), UserError),
+        (NotADirectoryError("a.txt/b.txt"), DataError),
+        (botocore.exceptions.EndpointConnectionError(endpoint_url="x"), InfraError),
+        (botocore.exceptions.IncompleteReadError(actual_bytes=1, expected_bytes=2), InfraError),
+        (google.auth.exceptions.TransportError("reset"), InfraError),
+        (gcsfs.retry.HttpError({"code": 503, "message": "busy"}), InfraError),
+        (gcsfs.retry.HttpError({"code": 429, "message": "slow down"}), InfraError),
+        (refused(503), InfraError),
+        (httpx2.ConnectError("reset"), InfraError),
+        (TimeoutError(), InfraError),
+        (OSError(errno.EIO, "lost"), InfraError),
+        # Ours: nobody gains anything by trying again.
+        (TypeError("no such argument"), TypeError),
+        (AttributeError("x"), AttributeError),
+        (KeyError("x"), KeyError),
+    ],
+    ids=lambda value: getattr(value, "__name__", type(value).__name__),
+)
+def test_an_error_goes_to_whoever_must_act(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception, wanted: type[Exception]
+) -> None:
+    def fail(location: str) -> None:
+        raise raised
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", fail)
+    with pytest.raises(wanted) as caught:
+        located_files("s3://bucket/a.txt", tmp_path, ignore)
+    assert type(caught.value) is wanted
+    if isinstance(caught.value, StageError):
+        assert caught.value.message.startswith("s3://bucket/a.txt: ")

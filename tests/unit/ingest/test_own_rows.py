@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.errors import DataError, UserError
-from components.ingest.own_rows import conversations, ratings
+from components.ingest import own_rows
+from components.ingest.own_rows import ratings
 from components.ingest.params import SourceParams
 from components.ingest.sources import SourceFile
+from components.ingest.spill import Row
 
 
 def source(content: str) -> SourceParams:
@@ -20,6 +23,13 @@ def source(content: str) -> SourceParams:
 
 def file_of(path: Path) -> SourceFile:
     return SourceFile(path, path.name, path.stat().st_size)
+
+
+def conversations(
+    of: SourceParams, file: SourceFile, skipped: Counter[str] | None = None
+) -> list[Row]:
+    counts = Counter() if skipped is None else skipped
+    return list(own_rows.conversations(of, file, counts))
 
 
 def json_lines(path: Path, *rows: Any) -> SourceFile:
@@ -64,12 +74,49 @@ def test_speakers_of_a_chatterbot_file_take_turns(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("content", ["- just a list\n", "a: [unclosed\n"])
+def test_a_dialogue_without_an_answer_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a.yml"
+    path.write_text('conversations:\n- hello\n- - Hi\n- []\n- - Hi\n  - ""\n- - Hi\n  - Ho\n')
+    skipped: Counter[str] = Counter()
+    (found,) = conversations(source("conversations"), file_of(path), skipped)
+    assert found["messages"] == [turn("user", "Hi"), turn("assistant", "Ho")]
+    assert skipped == {"no_answer": 3, "blank_turn": 1}
+
+
+@pytest.mark.parametrize(
+    ("dialogues", "fault"),
+    [
+        ("-\n", "dialogue 1 is no list of turns but None"),
+        ("- - Hi\n  - Ho\n- 5\n", "dialogue 2 is no list of turns but 5"),
+        ("- {a: b}\n", "dialogue 1 is no list of turns but {'a': 'b'}"),
+        ("- - Hi\n  -\n", "dialogue 1 has a turn 2 that is no text but None"),
+        ("- - Hi\n  - Well: no\n", "dialogue 1 has a turn 2 that is no text but {'Well': 'no'}"),
+    ],
+)
+def test_a_dialogue_that_is_no_list_of_texts_is_named(
+    tmp_path: Path, dialogues: str, fault: str
+) -> None:
+    path = tmp_path / "a.yml"
+    path.write_text("conversations:\n" + dialogues)
+    with pytest.raises(DataError) as caught:
+        conversations(source("conversations"), file_of(path))
+    assert caught.value.message == f"source mine: a.yml: {fault}"
+    assert caught.value.hint == "correct or remove the dialogue"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("- just a list\n", "a: [unclosed\n", "", "conversations:\n", "conversations: 5\n"),
+        *("conversations: {a: b}\n", "conversations: " + "[" * 5000),
+    ],
+    ids=lambda content: content[:20],
+)
 def test_a_yaml_file_without_dialogues_is_named(tmp_path: Path, content: str) -> None:
     path = tmp_path / "a.yml"
     path.write_text(content)
     with pytest.raises(DataError, match=r"source mine: a\.yml: no chatterbot dialogues"):
-        list(conversations(source("conversations"), file_of(path)))
+        conversations(source("conversations"), file_of(path))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +132,7 @@ def test_a_yaml_file_without_dialogues_is_named(tmp_path: Path, content: str) ->
 def test_a_bad_conversation_is_named_by_its_line(tmp_path: Path, messages: Any, fault: str) -> None:
     file = json_lines(tmp_path / "a.jsonl", {"messages": DIALOGUE}, {"messages": messages})
     with pytest.raises(DataError, match=fault):
-        list(conversations(source("conversations"), file))
+        conversations(source("conversations"), file)
 
 
 RATED = {
@@ -124,6 +171,10 @@ def test_ratings_by_a_machine_may_say_so(tmp_path: Path) -> None:
         ({"responses": [{"response": "x", "votes": []}]}, "not categories 0 to 5"),
         (
             {"responses": [{"response": "x", "votes": [1], "prior": [1, 1, 0, 0, 0, 0]}]},
+            "not 6 shares that sum to 1",
+        ),
+        (
+            {"responses": [{"response": "x", "votes": [1], "prior": [10**400, 0, 0, 0, 0, 0]}]},
             "not 6 shares that sum to 1",
         ),
         ({"synthetic": "no"}, "neither true nor false"),

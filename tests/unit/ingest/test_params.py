@@ -72,6 +72,7 @@ def test_two_sources_of_one_name_are_refused() -> None:
             {"kind": "botocore", "location": "botocore==1 */*", "content": "ratings"},
             "content of kind botocore is documents, not ratings",
         ),
+        ({"kind": "deb", "location": "https://jane:pw@host/a"}, "not 'https://***@host/a'"),
         ({"sha256": "abc"}, "should match pattern"),
         ({"format": "docx"}, "'html', 'markdown'"),
         ({"name": "My Data"}, "should match pattern"),

@@ -1,5 +1,6 @@
 import hashlib
 import io
+import shutil
 import tarfile
 import threading
 import zipfile
@@ -16,16 +17,17 @@ from components.ingest.pypi import package_files
 FILES = {
     "words/data/a.yml": b"a: 1\n",
     "words/data/sub/b.yml": b"b: 2\n",
+    "words/données.txt": b"",
     "words/code.py": b"raise SystemExit('executed')\n",
     "../outside.yml": b"no\n",
 }
 
 
-def wheel() -> bytes:
+def wheel(method: int = zipfile.ZIP_STORED) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for name, content in FILES.items():
-            archive.writestr(zipfile.ZipInfo(name), content)
+            archive.writestr(zipfile.ZipInfo(name), content, method)
     return out.getvalue()
 
 
@@ -130,3 +132,23 @@ def test_an_archive_that_is_cut_short_is_refused(tmp_path: Path) -> None:
     (folder / "words-1.0-py3-none-any.whl").write_bytes(wheel()[:-30])
     with pytest.raises(DataError, match=r"words-1\.0-py3-none-any\.whl: not a whole archive"):
         package_files("words==1.0", "**/*.yml", tmp_path / "cache")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_an_archive_that_is_damaged_is_refused_wherever_the_damage_is(
+    tmp_path: Path, method: int
+) -> None:
+    whole = wheel(method)
+    archive = tmp_path / "cache/pypi/words==1.0/archive/words-1.0-py3-none-any.whl"
+    archive.parent.mkdir(parents=True)
+    refusals = []
+    for place in range(0, len(whole) - 4, 3):
+        archive.write_bytes(whole[:place] + b"\xff\xff\xff\xff" + whole[place + 4 :])
+        try:
+            package_files("words==1.0", "**/*.yml", tmp_path / "cache")
+        except DataError as error:
+            refusals.append(error.message)
+        shutil.rmtree(archive.parent.parent / "files", ignore_errors=True)
+    assert len(refusals) > 50  # a changed date or name is nothing that a reader can tell
+    begin = "words-1.0-py3-none-any.whl: not a whole archive ("
+    assert all(message.startswith(begin) for message in refusals)

@@ -3,6 +3,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from components.errors import DataError, UserError
@@ -54,6 +55,15 @@ def test_another_content_than_the_pinned_one_is_refused(tmp_path: Path) -> None:
 def test_a_glob_without_a_match_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^source mine: .*/\*\.txt matches no file$"):
         fetched(tmp_path)
+
+
+def test_a_name_that_goes_into_rows_shows_no_secret(tmp_path: Path) -> None:
+    fsspec.filesystem("memory").pipe_file("/fetched/a.txt?token=s3cret", b"one")
+    found = fetched(tmp_path, location="memory://fetched/a.txt?token=s3cret")
+    assert [file.name for file in found.files] == ["memory:///fetched/a.txt?token=***"]
+    with pytest.raises(DataError) as caught:
+        fetched(tmp_path, location="memory://fetched/a.txt?token=s3cret", sha256="0" * 64)
+    assert "s3cret" not in str(caught.value)
 
 
 def test_what_went_wrong_on_the_way_names_the_source(tmp_path: Path) -> None:

@@ -1,0 +1,24 @@
+"""Addresses as they may be shown: in messages, logs, rows and the manifest."""
+
+import re
+
+HIDDEN = "***"
+# `user:password@` before a host. In `github://owner:repository@revision` it is no secret.
+USER_INFO = re.compile(r"(?<!\bgithub)(?<!\bgit)://[^/\s?#]*@")
+# Keys and signatures in a query, such as X-Amz-Signature, sig (Azure) and access_token.
+SECRET_VALUE = re.compile(
+    r"([?&;][\w.%-]*(?:key|keyid|token|secret|sig|signature|password|passwd|pwd|credentials?"
+    r"|auth|authorization|accessid)=)[^&;\s#'\")]+",
+    re.IGNORECASE,
+)
+
+
+def shown(text: str) -> str:
+    """`text` with the passwords, keys and signatures of every address in it hidden.
+
+    The address stays the same however often the secret is changed, and doing it twice changes
+    nothing more.
+    """
+    if "://" not in text:
+        return text
+    return SECRET_VALUE.sub(rf"\1{HIDDEN}", USER_INFO.sub(f"://{HIDDEN}@", text))
