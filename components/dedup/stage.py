@@ -1,10 +1,11 @@
 """dedup: documents in; one of each text out, and nothing of the held-out ones in training.
 
-The order is: exact duplicates, near duplicates, decontamination, repeated paragraphs. Whole
-documents come first, because without their shared paragraphs two copies no longer look alike, and
-the second would stay as a fragment. Where copies lie on both sides of the split the held-out one
-stays and the training one goes, so the evaluation never depends on what is trained on; among copies
-of one split the one with the smallest id, which is a hash of its content, stays.
+The order is: exact duplicates, near duplicates, decontamination, repeated paragraphs, then exact
+duplicates among what these leave. Whole documents come first, because without their shared
+paragraphs two copies no longer look alike, and the second would stay as a fragment. Where copies
+lie on both sides of the split the held-out one stays and the training one goes, so the evaluation
+never depends on what is trained on; among copies of one split the one with the smallest id, which
+is a hash of its content, stays.
 """
 
 import shutil
@@ -43,6 +44,7 @@ from components.dedup.publishing import (
     write_documents,
     write_followers,
 )
+from components.dedup.shortened import judge_shortened
 from components.dedup.spill import SpilledSets
 from components.errors import DataError
 from components.pool import map_ordered
@@ -70,6 +72,8 @@ def run(params: DedupParams, io: StageIO, sink: Sink) -> Report:
     duplicates = find_duplicates(catalogue, params.minhash, sink)
     verdicts = _verdicts_on_duplicates(catalogue, duplicates)
     lines = _inspect(pieces, catalogue, verdicts, params, spill, io, sink)
+    if lines is not None:
+        judge_shortened(pieces, catalogue, verdicts, lines)
     written = write_documents(io.out / "documents", pieces, verdicts, lines, params.rows_per_shard)
     num_bytes_kept = sum(_with_progress(pieces, written, sink, "written"))
     _refuse_an_empty_result(catalogue, verdicts)

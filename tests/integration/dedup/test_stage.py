@@ -150,6 +150,35 @@ def test_repeated_lines_go_after_the_first_and_empty_documents_with_them(tmp_pat
     assert ids["train"][0] not in rejected(tmp_path / "again")
 
 
+def test_what_is_one_text_once_its_repeated_lines_are_gone_stays_once_held_out_first(
+    tmp_path: Path,
+) -> None:
+    notices = [prose(seed, 40) for seed in (100, 101)]
+    body, twin = prose(1, 30), prose(2, 30)
+    train = [f"{prose(seed, 60)}\n\n{notices[seed % 2]}" for seed in range(1000, 1120)]
+    train += [f"{body}\n\n{notices[1]}", f"{twin}\n\n{notices[0]}", f"{twin}\n\n{notices[1]}"]
+    test = [f"{prose(8, 60)}\n\n{notice}" for notice in notices] + [f"{body}\n\n{notices[0]}"]
+    ids = write_corpus(tmp_path / "clean", {"train": train, "test": test})
+    report = dedup(tmp_path / "run", tmp_path / "clean", decontamination=None)
+    assert kept(tmp_path / "run", "test")[2] == body
+    assert body not in kept(tmp_path / "run", "train")
+    assert kept(tmp_path / "run", "train").count(twin) == 1
+    twins = sorted(ids["train"][-2:])
+    assert rejected(tmp_path / "run") == {
+        gone: {
+            "id": gone,
+            "split": "train",
+            "reason": "same_rest",
+            "matched_id": stays,
+            "similarity": 1.0,
+        }
+        for gone, stays in ((ids["train"][-3], ids["test"][2]), (twins[1], twins[0]))
+    }
+    assert report["removed"]["same_rest"] == 2
+    out = tmp_path / "run" / "out"
+    assert check_contract(CONTRACT, out, report, tmp_path / "page.html")["num_failed"] == 0
+
+
 def test_conversations_and_ratings_follow_their_documents(tmp_path: Path) -> None:
     text = prose(1)
     ids = write_corpus(tmp_path / "ids", {"train": [text, text, prose(2)]})["train"]
@@ -227,6 +256,7 @@ def test_every_part_but_exact_duplicates_can_be_left_out(tmp_path: Path, real: P
         "near": 0,
         "contaminated": 0,
         "emptied": 0,
+        "same_rest": 0,
     }
     texts = [text for split in SPLITS for text in kept(tmp_path, split)]
     assert len(texts) == len(set(texts))
