@@ -14,7 +14,7 @@ from components.dedup.fingerprints import Catalogue, Names, Piece
 from components.dedup.paragraphs import without
 from components.dedup.spill import Ints
 from components.schemas import DOCUMENTS
-from components.shards import ShardWriter, iter_batches, read_row_group
+from components.shards import ShardWriter, read_row_group
 
 KEPT, EXACT, NEAR, CONTAMINATED, EMPTIED, SAME_REST = range(6)
 REASONS = ("", "exact", "near", "contaminated", "emptied", "same_rest")
@@ -98,19 +98,6 @@ def write_documents(
 def _with_texts(table: pa.Table, texts: Sequence[str]) -> pa.Table:
     column = table.schema.get_field_index("text")
     return table.set_column(column, "text", pa.array(texts, pa.string()))
-
-
-def write_followers(
-    source: Path, folder: Path, schema: pa.Schema, survivors: pa.Array, rows_per_shard: int
-) -> int:
-    """Write the rows of `source` whose document is among `survivors` or that have none."""
-    with ShardWriter(folder, schema, rows_per_shard) as writer:
-        for batch in iter_batches(source, schema.names):
-            table = pa.Table.from_batches([batch])
-            documents = table["document_id"]
-            stays = pc.or_(pc.is_in(documents, survivors), pc.equal(documents, ""))
-            writer.write(table.filter(stays))
-    return writer.num_rows
 
 
 def rejected_table(catalogue: Catalogue, verdicts: Verdicts) -> pa.Table:
