@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from components.errors import DataError
-from components.shards import read_table, write_shards
+from components.shards import ShardWriter, read_table
 
 UNKNOWN_ID = 0
 START_OF_TEXT_ID = 1
@@ -77,12 +77,11 @@ def write_tokens(
     """
     folder.mkdir(parents=True, exist_ok=True)
     dtype = token_type(vocab_size)
-    tables: list[pa.Table] = []
     shard_tokens: list[int] = []
     room = 0
-    with ExitStack() as files:
+    with ExitStack() as files, ShardWriter(folder / "index", INDEX, INDEX_ROWS_PER_SHARD) as index:
         for part in encoded:
-            tables.append(
+            index.write(
                 pa.table([part.ids, part.num_tokens, part.num_bytes, part.num_words], schema=INDEX)
             )
             begin = 0
@@ -97,8 +96,7 @@ def write_tokens(
                 shard_tokens[-1] += length
                 room -= length
                 begin += length
-    num_documents = write_shards(folder / "index", tables, INDEX, INDEX_ROWS_PER_SHARD)
-    head = {"dtype": dtype.str, "shard_tokens": shard_tokens, "num_documents": num_documents}
+    head = {"dtype": dtype.str, "shard_tokens": shard_tokens, "num_documents": index.num_rows}
     (folder / "tokens.json").write_text(json.dumps(head) + "\n", encoding="utf-8")
     return sum(shard_tokens)
 

@@ -32,8 +32,7 @@ def find_duplicates(catalogue: Catalogue, minhash: MinHashParams | None, sink: S
     Of a cluster the held-out document stays before the training one, then the smallest id.
     """
     num_documents = len(catalogue.ids)
-    rank = np.empty(num_documents, np.int64)
-    rank[np.lexsort((catalogue.ids, catalogue.split))] = np.arange(num_documents)
+    rank = precedence(catalogue)
     _, contents = np.unique(catalogue.contents, return_inverse=True)
     first = best_of_cluster(contents.astype(np.int64), rank)
     is_exact = first != np.arange(num_documents)
@@ -59,6 +58,13 @@ def find_duplicates(catalogue: Catalogue, minhash: MinHashParams | None, sink: S
     stays = np.arange(num_documents)
     stays[distinct] = distinct[best_of_cluster(labels, rank[distinct])]
     return Duplicates(stays[first], is_exact, num_comparisons)
+
+
+def precedence(catalogue: Catalogue) -> Ints:
+    """[D] the place of each document among all: of copies the one with the least place stays."""
+    rank = np.empty(len(catalogue.ids), np.int64)
+    rank[np.lexsort((catalogue.ids, catalogue.split))] = np.arange(len(rank))
+    return rank
 
 
 def similarities(catalogue: Catalogue, one: Ints, other: Ints) -> NDArray[np.float64]:

@@ -25,7 +25,7 @@ class ParagraphsParams(Section):
 
 
 class DecontaminationParams(Section):
-    """Training documents that give a held-out document away."""
+    """Training documents, conversations and ratings that give held-out ones away."""
 
     ngram_words: int = Field(ge=1)
     min_overlap: float = Field(
@@ -33,6 +33,9 @@ class DecontaminationParams(Section):
     )
     max_documents_per_ngram: int = Field(
         ge=1, description="an n-gram of more held-out documents than this gives none of them away"
+    )
+    min_answer_chars: int = Field(
+        ge=1, description="a shorter held-out answer is only looked for together with its prompt"
     )
 
 

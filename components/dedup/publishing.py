@@ -14,10 +14,10 @@ from components.dedup.fingerprints import Catalogue, Names, Piece
 from components.dedup.paragraphs import without
 from components.dedup.spill import Ints
 from components.schemas import DOCUMENTS
-from components.shards import ShardWriter, iter_batches, read_row_group
+from components.shards import ShardWriter, read_row_group
 
-KEPT, EXACT, NEAR, CONTAMINATED, EMPTIED = range(5)
-REASONS = ("", "exact", "near", "contaminated", "emptied")
+KEPT, EXACT, NEAR, CONTAMINATED, EMPTIED, SAME_REST = range(6)
+REASONS = ("", "exact", "near", "contaminated", "emptied", "same_rest")
 
 REJECTED = pa.schema(
     [
@@ -61,6 +61,14 @@ class Lines:
     """[D + 1] document d has goes[first[d]:first[d + 1]]."""
     min_chars: int
 
+    def left_of(self, texts: Sequence[str], rows: Ints) -> list[str]:
+        """What is left of the `texts` of documents `rows`."""
+        ends = zip(self.first[rows].tolist(), self.first[rows + 1].tolist(), strict=True)
+        return [
+            without(text, self.goes[start:end], self.min_chars)
+            for text, (start, end) in zip(texts, ends, strict=True)
+        ]
+
 
 def write_documents(
     folder: Path,
@@ -69,10 +77,7 @@ def write_documents(
     lines: Lines | None,
     rows_per_shard: int,
 ) -> Iterator[int]:
-    """Write `folder`/<split>/ piece by piece; yields how many bytes of text of each were written.
-
-    A document that loses every line gets the verdict EMPTIED.
-    """
+    """Write `folder`/<split>/ piece by piece; yields how many bytes of text of each were written."""
     offset = 0
     with ExitStack() as stack:
         writers = {
@@ -80,39 +85,19 @@ def write_documents(
             for split in dict.fromkeys(piece.split for piece in pieces)
         }
         for piece in pieces:
-            table = read_row_group(piece.group, DOCUMENTS.names)
-            rows = np.arange(offset, offset + table.num_rows)
-            offset += table.num_rows
+            rows = np.arange(offset, offset + piece.group.num_rows)
+            offset += piece.group.num_rows
+            is_kept = verdicts.reason[rows] == KEPT
+            kept = read_row_group(piece.group, DOCUMENTS.names).filter(is_kept)
             if lines is not None:
-                table = _without_lines(table, rows, lines)
-                empty = pc.equal(table["text"], "").to_numpy()
-                verdicts.reason[rows[empty & (verdicts.reason[rows] == KEPT)]] = EMPTIED
-            kept = table.filter(verdicts.reason[rows] == KEPT)
+                kept = _with_texts(kept, lines.left_of(kept["text"].to_pylist(), rows[is_kept]))
             writers[piece.split].write(kept)
             yield pc.sum(pc.binary_length(kept["text"])).as_py() or 0
 
 
-def _without_lines(table: pa.Table, rows: Ints, lines: Lines) -> pa.Table:
-    texts = table["text"].to_pylist()
-    for row, (start, end) in enumerate(
-        zip(lines.first[rows].tolist(), lines.first[rows + 1].tolist(), strict=True)
-    ):
-        texts[row] = without(texts[row], lines.goes[start:end], lines.min_chars)
+def _with_texts(table: pa.Table, texts: Sequence[str]) -> pa.Table:
     column = table.schema.get_field_index("text")
     return table.set_column(column, "text", pa.array(texts, pa.string()))
-
-
-def write_followers(
-    source: Path, folder: Path, schema: pa.Schema, survivors: pa.Array, rows_per_shard: int
-) -> int:
-    """Write the rows of `source` whose document is among `survivors` or that have none."""
-    with ShardWriter(folder, schema, rows_per_shard) as writer:
-        for batch in iter_batches(source, schema.names):
-            table = pa.Table.from_batches([batch])
-            documents = table["document_id"]
-            stays = pc.or_(pc.is_in(documents, survivors), pc.equal(documents, ""))
-            writer.write(table.filter(stays))
-    return writer.num_rows
 
 
 def rejected_table(catalogue: Catalogue, verdicts: Verdicts) -> pa.Table:

@@ -1,10 +1,12 @@
 """dedup: documents in; one of each text out, and nothing of the held-out ones in training.
 
-The order is: exact duplicates, near duplicates, decontamination, repeated paragraphs. Whole
-documents come first, because without their shared paragraphs two copies no longer look alike, and
-the second would stay as a fragment. Where copies lie on both sides of the split the held-out one
-stays and the training one goes, so the evaluation never depends on what is trained on; among copies
-of one split the one with the smallest id, which is a hash of its content, stays.
+The order is: exact duplicates, near duplicates, decontamination, repeated paragraphs, then exact
+duplicates among what these leave. Whole documents come first, because without their shared
+paragraphs two copies no longer look alike, and the second would stay as a fragment. Where copies
+lie on both sides of the split the held-out one stays and the training one goes, so the evaluation
+never depends on what is trained on; among copies of one split the one with the smallest id, which
+is a hash of its content, stays. Conversations and rated responses follow their document, and go
+from training if they give a held-out answer (`followers.py`).
 """
 
 import shutil
@@ -16,13 +18,20 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from components.contract import Json, Report, Sink, StageIO
+from components.dedup.answers import Part, digest_part
 from components.dedup.decontamination import build_index
 from components.dedup.duplicates import Duplicates, find_duplicates, similarities
 from components.dedup.fingerprints import Catalogue, Piece, fingerprint, gather
+from components.dedup.followers import REASONS as FOLLOWER_REASONS
+from components.dedup.followers import (
+    count_reasons,
+    judge_followers,
+    parts_of,
+    write_followers,
+)
 from components.dedup.inspection import PieceLeft, inspect
 from components.dedup.minhash import permutations
 from components.dedup.paragraphs import repeated
@@ -41,16 +50,15 @@ from components.dedup.publishing import (
     clusters_table,
     rejected_table,
     write_documents,
-    write_followers,
 )
+from components.dedup.shortened import judge_shortened
 from components.dedup.spill import SpilledSets
 from components.errors import DataError
 from components.pool import map_ordered
-from components.schemas import CONVERSATIONS, RATED_RESPONSES, SPLITS
+from components.schemas import SPLITS
 from components.shards import row_groups, write_shards
 
 HELD_OUT_FIRST = tuple(reversed(SPLITS))
-FOLLOWERS = {"conversations": CONVERSATIONS, "rated_responses": RATED_RESPONSES}
 
 Item = TypeVar("Item")
 
@@ -70,23 +78,12 @@ def run(params: DedupParams, io: StageIO, sink: Sink) -> Report:
     duplicates = find_duplicates(catalogue, params.minhash, sink)
     verdicts = _verdicts_on_duplicates(catalogue, duplicates)
     lines = _inspect(pieces, catalogue, verdicts, params, spill, io, sink)
+    if lines is not None:
+        judge_shortened(pieces, catalogue, verdicts, lines)
     written = write_documents(io.out / "documents", pieces, verdicts, lines, params.rows_per_shard)
-    num_bytes_kept = sum(_with_progress(pieces, written, sink, "written"))
+    num_bytes_kept = sum(_with_progress(pieces, written, sink, "documents written"))
     _refuse_an_empty_result(catalogue, verdicts)
-    survivors = pa.array(_names(catalogue, verdicts.reason == KEPT), pa.string())
-    num_followers = {
-        table: {
-            split: write_followers(
-                io.inputs["clean"] / table / split,
-                io.out / table / split,
-                schema,
-                survivors,
-                params.rows_per_shard,
-            )
-            for split in SPLITS
-        }
-        for table, schema in FOLLOWERS.items()
-    }
+    followers = _write_followers(catalogue, verdicts, params, spill, io, sink)
     rejected = rejected_table(catalogue, verdicts)
     write_shards(io.out / "rejected", [rejected], REJECTED, params.rows_per_shard)
     clusters = clusters_table(catalogue, duplicates.stays, verdicts)
@@ -98,8 +95,7 @@ def run(params: DedupParams, io: StageIO, sink: Sink) -> Report:
     return _report(catalogue, verdicts, duplicates, sizes) | {
         "kept_byte_fraction": round(num_bytes_kept / max(1, catalogue.num_bytes), 6),
         "num_lines_removed": 0 if lines is None else int(lines.goes.sum()),
-        "num_conversations": num_followers["conversations"],
-        "num_rated_responses": num_followers["rated_responses"],
+        **followers,
         "elapsed_s": round(elapsed_s, 3),
         "megabytes_per_s": round(catalogue.num_bytes / 1e6 / elapsed_s, 3),
     }
@@ -118,7 +114,7 @@ def _fingerprint(
         held_out_ngram_words=decontamination.ngram_words if decontamination is not None else 0,
     )
     found = map_ordered(work, pieces, io.num_workers)
-    found = _with_progress(pieces, found, sink, "read")
+    found = _with_progress(pieces, found, sink, "documents read")
     return gather(pieces, found, HELD_OUT_FIRST, num_bands, spill)
 
 
@@ -163,7 +159,7 @@ def _inspect(
     found = map_ordered(work, items, io.num_workers)
     lines = SpilledSets(spill / "lines.u64")
     for start, inspection in zip(
-        starts, _with_progress(pieces, found, sink, "inspected"), strict=False
+        starts, _with_progress(pieces, found, sink, "documents inspected"), strict=False
     ):
         lines.append(inspection.lines, inspection.num_lines)
         if decontamination is not None:
@@ -179,15 +175,44 @@ def _inspect(
     return Lines(goes, first, paragraphs.min_chars)
 
 
+def _write_followers(
+    catalogue: Catalogue,
+    verdicts: Verdicts,
+    params: DedupParams,
+    spill: Path,
+    io: StageIO,
+    sink: Sink,
+) -> dict[str, Json]:
+    """Publish conversations/ and rated_responses/; count what stays and what goes."""
+    decontamination = params.decontamination
+    parts = parts_of(io.inputs["clean"], HELD_OUT_FIRST)
+    work = partial(
+        digest_part,
+        min_answer_chars=decontamination.min_answer_chars if decontamination is not None else None,
+    )
+    digests = map_ordered(work, parts, io.num_workers)
+    digests = _with_progress(parts, digests, sink, "conversations and responses read")
+    reason = judge_followers(parts, digests, catalogue.ids[verdicts.reason == KEPT], spill)
+    write_followers(io.out, parts, reason, params.rows_per_shard)
+    report: dict[str, Json] = {}
+    for table, by_split in count_reasons(parts, reason).items():
+        report[f"num_{table}"] = {split: counts.pop("", 0) for split, counts in by_split.items()}
+        report[f"removed_{table}"] = {
+            split: {name: counts[name] for name in FOLLOWER_REASONS if name}
+            for split, counts in by_split.items()
+        }
+    return report
+
+
 def _with_progress(
-    pieces: Sequence[Piece], results: Iterable[Item], sink: Sink, unit: str
+    pieces: Sequence[Piece | Part], results: Iterable[Item], sink: Sink, unit: str
 ) -> Iterator[Item]:
-    """The results of the pieces as they come, counting documents."""
+    """The results of the pieces as they come, counting rows."""
     total = sum(piece.group.num_rows for piece in pieces)
     done = 0
     for piece, result in zip(pieces, results, strict=True):
         done += piece.group.num_rows
-        sink.progress(done, total, f"documents {unit}")
+        sink.progress(done, total, unit)
         yield result
 
 
@@ -201,11 +226,6 @@ def _refuse_an_empty_result(catalogue: Catalogue, verdicts: Verdicts) -> None:
         f"none of {is_training.sum():,} training documents is left: {found or 'there was none'}",
         "loosen dedup.minhash.min_jaccard or dedup.decontamination.min_overlap, or add text",
     )
-
-
-def _names(catalogue: Catalogue, which: NDArray[np.bool_]) -> list[str]:
-    names: list[str] = np.char.decode(catalogue.ids[which], "ascii").tolist()
-    return names
 
 
 def _report(

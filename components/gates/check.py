@@ -121,6 +121,7 @@ def _table_frames(name: str, table: TableContract, out: Path) -> Frames:
         table_folders(out, table.path),
         columns=table.columns,
         lengths=table.lengths,
+        digests=table.digests,
         unique=list(unique),
     )
 

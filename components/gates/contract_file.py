@@ -4,8 +4,9 @@
       documents:                      # the name shown on the page
         path: documents/*             # glob of Parquet folders under the stage's output
         columns: [id, text, source]   # `folder` is the name of the matched folder
-        lengths: [text]               # text_num_chars (of a list: x_num_items); text itself goes
-        expectations:                 # unless `columns` names it as well
+        lengths: [text]               # text_num_chars (of a list: x_num_items)
+        digests: [text]               # text_digest, 64 bits; text itself goes unless `columns`
+        expectations:                 # names it as well
           - {type: expect_column_values_to_not_be_null, column: id, severity: critical}
     files:                            # one row a file: path, num_bytes
       expectations: [...]
@@ -26,6 +27,7 @@ from ruamel.yaml.error import YAMLError
 from components.errors import UserError
 
 COLUMN_ARGUMENTS = ("column", "column_A", "column_B")
+LENGTH_UNITS = ("num_chars", "num_items")
 
 
 class _Part(BaseModel):
@@ -59,20 +61,20 @@ class TableContract(Expectations):
     path: str = Field(min_length=1)
     columns: list[str] = []
     lengths: list[str] = []
+    digests: list[str] = []
 
     @model_validator(mode="after")
     def _consistent(self) -> "TableContract":
         if self.path.startswith("/") or ".." in Path(self.path).parts:
             raise ValueError(f"path {self.path!r} must lie under the stage's output")
-        known = {*self.columns} | {
-            f"{column}_{unit}" for column in self.lengths for unit in ("num_chars", "num_items")
-        }
+        lengths = {f"{column}_{unit}" for column in self.lengths for unit in LENGTH_UNITS}
+        known = {*self.columns, *lengths, *(f"{column}_digest" for column in self.digests)}
         for expectation in self.expectations:
             for column in expectation.columns:
                 if column not in known:
                     raise ValueError(
                         f"{expectation.type}: column {column!r} is neither in `columns` nor the "
-                        "length of one in `lengths`"
+                        "length or digest of one in `lengths` or `digests`"
                     )
         return self
 

@@ -73,16 +73,20 @@ def read_frames(
     columns: Sequence[str],
     lengths: Sequence[str],
     unique: Sequence[str],
+    digests: Sequence[str] = (),
     max_rows: int = MAX_ROWS,
 ) -> Frames:
     """The rows of `folders`, one after the other, as the module's docstring says.
 
-    `unique` names those of `columns` whose values the second frame holds as hashes. Raises
-    DataError if a column is missing.
+    `unique` names those of `columns` and of the digests whose values the second frame holds as
+    hashes. Raises DataError if a column is missing.
     """
     num_rows = sum(count_rows(folder) for folder in folders)
     every = max(1, math.ceil(num_rows / max_rows))
-    stored = [column for column in dict.fromkeys([*columns, *lengths]) if column != FOLDER]
+    stored = [
+        column for column in dict.fromkeys([*columns, *lengths, *digests]) if column != FOLDER
+    ]
+    stored_of = {f"{column}_digest": column for column in digests}
     pieces: list[pa.Table] = []
     hashes: dict[str, list[pd.Series]] = {column: [] for column in unique}
     position = 0
@@ -93,10 +97,10 @@ def read_frames(
         ):
             first = -position % every
             taken = batch.take(pa.array(range(first, batch.num_rows, every), pa.int64()))
-            pieces.append(_projected(taken, folder.name, columns, lengths))
+            pieces.append(_projected(taken, folder.name, columns, lengths, digests))
             if every > 1:
                 for column in unique:
-                    hashes[column].append(_hashes(batch.column(column)))
+                    hashes[column].append(_hashes(batch.column(stored_of.get(column, column))))
             position += batch.num_rows
     table = pa.concat_tables(pieces)
     sample = table.to_pandas() if table.column_names else pd.DataFrame(index=range(num_rows))
@@ -153,13 +157,21 @@ def _schema_of(name: str, folder: Path, columns: Sequence[str]) -> pa.Schema:
 
 
 def _projected(
-    batch: pa.RecordBatch, folder: str, columns: Sequence[str], lengths: Sequence[str]
+    batch: pa.RecordBatch,
+    folder: str,
+    columns: Sequence[str],
+    lengths: Sequence[str],
+    digests: Sequence[str],
 ) -> pa.Table:
     arrays: dict[str, pa.Array] = {
         column: pa.repeat(folder, batch.num_rows) if column == FOLDER else batch.column(column)
         for column in columns
     }
     arrays |= dict(_length(column, batch.column(column)) for column in lengths)
+    arrays |= {
+        f"{column}_digest": pa.array(_hashes(batch.column(column)), pa.uint64())
+        for column in digests
+    }
     return pa.table(arrays)
 
 

@@ -1,29 +1,16 @@
 """Text to token ids over many processes, in the documents' order."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, partial
-from itertools import chain, pairwise
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
 from components.pool import map_ordered
-from components.shards import read_shard, shard_paths
+from components.shards import RowGroup, read_row_group, row_groups
 from components.tokens import END_OF_TEXT_ID, START_OF_TEXT_ID, EncodedDocuments, token_type
-
-ROWS_PER_TASK = 1024
-
-
-@dataclass(frozen=True)
-class Slice:
-    """Some rows of a Parquet shard: one piece of work."""
-
-    path: Path
-    begin: int
-    end: int
 
 
 def encode_tables(
@@ -31,24 +18,18 @@ def encode_tables(
 ) -> Iterator[tuple[Path, EncodedDocuments]]:
     """Encode tables of documents, one after the other, with the `tokenizer.json` at `tokenizer`.
 
-    Yields each part with the table it is of. All tables share one pool of processes.
+    Yields each part with the table it is of; none for a table without rows. All tables share one
+    pool of processes.
     """
-    work = [part for table in tables for part in slices(table)]
-    encoded = map_ordered(partial(encode_slice, tokenizer), work, num_workers)
-    for part, documents in zip(work, encoded, strict=True):
-        yield part.path.parent, documents
+    work = [group for table in tables for group in row_groups(table)]
+    encoded = map_ordered(partial(encode_group, tokenizer), work, num_workers)
+    for group, documents in zip(work, encoded, strict=True):
+        yield group.path.parent, documents
 
 
-def slices(documents: Path) -> Iterator[Slice]:
-    for path in shard_paths(documents):
-        num_rows = pq.read_metadata(path).num_rows
-        # A table without rows is still a piece of work, so that its folder is written.
-        bounds = [*range(0, max(num_rows, 1), ROWS_PER_TASK), num_rows]
-        yield from (Slice(path, begin, end) for begin, end in pairwise(bounds))
-
-
-def encode_slice(tokenizer: Path, rows: Slice) -> EncodedDocuments:
-    table = read_shard(rows.path, ["id", "text"]).slice(rows.begin, rows.end - rows.begin)
+def encode_group(tokenizer: Path, group: RowGroup) -> EncodedDocuments:
+    """Reads its own rows alone: a shard of a large corpus would not fit into every worker."""
+    table = read_row_group(group, ["id", "text"])
     texts = table.column("text").to_pylist()
     return encode_texts(load_tokenizer(tokenizer), table.column("id").to_pylist(), texts)
 

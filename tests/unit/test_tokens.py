@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,20 @@ def test_documents_come_back_and_shards_do_not_depend_on_how_they_were_handed_ov
     assert [document.tolist() for document in TokenDocuments(whole)] == documents
     names = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
     assert all((whole / name).read_bytes() == (parts / name).read_bytes() for name in names)
+
+
+def test_the_index_is_written_while_documents_come(tmp_path: Path) -> None:
+    sizes: list[int] = []
+
+    def parts() -> Iterator[EncodedDocuments]:
+        for first in range(0, 8000, 2000):
+            yield encoded([[1, 10, 2]] * 2000, first)
+            sizes.append((tmp_path / "index" / "part-00000.parquet").stat().st_size)
+
+    write_tokens(tmp_path, parts(), vocab_size=300, tokens_per_shard=10_000)
+    assert sizes == sorted(set(sizes))  # it grows with every part: none is kept for the end
+    assert sizes[0] > 1000  # a whole row group lies on disk before the second part is asked for
+    assert TokenDocuments(tmp_path).ids == [f"{number:032x}" for number in range(8000)]
 
 
 def test_ids_above_16_bits_take_32() -> None:

@@ -14,7 +14,7 @@ from components.dedup.stage import run
 from components.errors import DataError
 from components.gates.check import check_contract
 from components.metrics import QuietSink
-from components.schemas import SPLITS
+from components.schemas import SPLITS, content_id
 from components.shards import read_table
 from tests.builders import conversation, documentation, stage_io, write_corpus
 
@@ -40,6 +40,16 @@ def changed(text: str, *positions: int) -> str:
     for position in positions:
         words[position] = "changed"
     return " ".join(words)
+
+
+def response(
+    document_id: str, prompt: str, text: str, candidate: str = "other"
+) -> dict[str, object]:
+    return {
+        "id": content_id(document_id, prompt, text), "prompt_id": content_id(document_id, prompt),
+        "document_id": document_id, "prompt": prompt, "response": text, "candidate": candidate,
+        "prior": [1.0, 0, 0, 0, 0, 0], "votes": [0], "rater": "test", "synthetic": True,
+    }  # fmt: skip
 
 
 def rejected(folder: Path) -> dict[str, dict[str, object]]:
@@ -150,18 +160,43 @@ def test_repeated_lines_go_after_the_first_and_empty_documents_with_them(tmp_pat
     assert ids["train"][0] not in rejected(tmp_path / "again")
 
 
+def test_what_is_one_text_once_its_repeated_lines_are_gone_stays_once_held_out_first(
+    tmp_path: Path,
+) -> None:
+    notices = [prose(seed, 40) for seed in (100, 101)]
+    body, twin = prose(1, 30), prose(2, 30)
+    train = [f"{prose(seed, 60)}\n\n{notices[seed % 2]}" for seed in range(1000, 1120)]
+    train += [f"{body}\n\n{notices[1]}", f"{twin}\n\n{notices[0]}", f"{twin}\n\n{notices[1]}"]
+    test = [f"{prose(8, 60)}\n\n{notice}" for notice in notices] + [f"{body}\n\n{notices[0]}"]
+    ids = write_corpus(tmp_path / "clean", {"train": train, "test": test})
+    report = dedup(tmp_path / "run", tmp_path / "clean", decontamination=None)
+    assert kept(tmp_path / "run", "test")[2] == body
+    assert body not in kept(tmp_path / "run", "train")
+    assert kept(tmp_path / "run", "train").count(twin) == 1
+    twins = sorted(ids["train"][-2:])
+    assert rejected(tmp_path / "run") == {
+        gone: {
+            "id": gone,
+            "split": "train",
+            "reason": "same_rest",
+            "matched_id": stays,
+            "similarity": 1.0,
+        }
+        for gone, stays in ((ids["train"][-3], ids["test"][2]), (twins[1], twins[0]))
+    }
+    assert report["removed"]["same_rest"] == 2
+    out = tmp_path / "run" / "out"
+    assert check_contract(CONTRACT, out, report, tmp_path / "page.html")["num_failed"] == 0
+
+
 def test_conversations_and_ratings_follow_their_documents(tmp_path: Path) -> None:
     text = prose(1)
     ids = write_corpus(tmp_path / "ids", {"train": [text, text, prose(2)]})["train"]
-    rating = {
-        "id": "r", "prompt_id": "p", "prompt": "?", "response": "!", "candidate": "right",
-        "prior": [1.0, 0, 0, 0, 0, 0], "votes": [0], "rater": "test", "synthetic": True,
-    }  # fmt: skip
     write_corpus(
         tmp_path / "clean",
         {"train": [text, text, prose(2)]},
-        {"train": [conversation(name, "Why?", "So.") for name in (*ids, "")]},
-        {"train": [rating | {"document_id": name, "id": name or "own"} for name in (*ids, "")]},
+        {"train": [conversation(name, f"Why {name}?", "So.") for name in (*ids, "")]},
+        {"train": [response(name, f"Why {name}?", "So.") for name in (*ids, "")]},
     )
     report = dedup(tmp_path / "run", tmp_path / "clean")
     stays = {min(ids[:2]), ids[2], ""}
@@ -169,6 +204,79 @@ def test_conversations_and_ratings_follow_their_documents(tmp_path: Path) -> Non
         rows = read_table(tmp_path / "run" / "out" / table / "train")
         assert set(rows["document_id"].to_pylist()) == stays
         assert report[f"num_{table}"] == {"train": 3, "valid": 0, "test": 0}
+        assert report[f"removed_{table}"]["train"] == {
+            "document": 1,
+            "held_out_answer": 0,
+            "exact": 0,
+        }
+
+
+def test_no_answer_of_a_held_out_split_is_trained_on(tmp_path: Path) -> None:
+    asked, rated = "The name of the bucket in use.", "How many days an object is kept."
+    texts = {"train": [prose(1)], "valid": [prose(2)], "test": [prose(3)]}
+    clean = tmp_path / "clean"
+    write_corpus(
+        clean,
+        texts,
+        {
+            "train": [
+                conversation("", "What is Bucket?", f" {asked.upper()}"),
+                conversation("", "What is Days?", f"{rated}"),
+                conversation("", "Is it so?", "Yes."),
+                conversation("", "Is it not?", "Yes."),
+                conversation("", "What is Key?", "The key that the object is stored by."),
+            ],
+            "valid": [conversation("", "What is a bucket?", f"{asked} It is unique.")],
+            "test": [
+                conversation("", "What is BucketName?", asked),
+                conversation("", "Is it so?", "Yes."),
+            ],
+        },
+        {
+            "train": [
+                response("", "What is Bucket?", asked, "right"),
+                response("", "What is Bucket?", "It is a parameter of this operation."),
+                response("", "What is Key?", "The key that the object is stored by."),
+                response("", "What is Key?", "It says nothing at all to anybody.", "vague"),
+            ],
+            "valid": [response("", "What is LifeDays?", rated)],
+            "test": [response("", "What?", "It says nothing at all to anybody.", "vague")],
+        },
+    )
+    report = dedup(tmp_path / "run", clean)
+    out = tmp_path / "run" / "out"
+    questions = {
+        split: [row["messages"][0]["content"] for row in rows]
+        for split in SPLITS
+        for rows in [read_table(out / "conversations" / split).to_pylist()]
+    }
+    assert questions == {
+        "train": ["Is it not?", "What is Key?"],
+        "valid": [],
+        "test": ["What is BucketName?", "Is it so?"],
+    }
+    prompts = {
+        split: read_table(out / "rated_responses" / split)["prompt"].to_pylist() for split in SPLITS
+    }
+    assert prompts == {
+        "train": ["What is Key?", "What is Key?"],
+        "valid": ["What is LifeDays?"],
+        "test": ["What?"],
+    }
+    removed = report["removed_conversations"]
+    assert [removed[split]["held_out_answer"] for split in SPLITS] == [3, 1, 0]
+    assert report["removed_rated_responses"]["train"]["held_out_answer"] == 2
+    report = dedup(tmp_path / "all", clean, decontamination=None)
+    assert report["num_conversations"] == {"train": 4, "valid": 1, "test": 2}  # one is exact
+
+
+def test_of_equal_conversations_of_a_user_one_stays(tmp_path: Path) -> None:
+    own = [conversation("", question, "So it is, and has been.") for question in "aabac"]
+    write_corpus(tmp_path / "clean", {"train": [prose(1)]}, {"train": own})
+    report = dedup(tmp_path / "run", tmp_path / "clean")
+    rows = read_table(tmp_path / "run" / "out" / "conversations" / "train").to_pylist()
+    assert [row["messages"][0]["content"] for row in rows] == ["a", "b", "c"]
+    assert report["removed_conversations"]["train"]["exact"] == 2
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +335,7 @@ def test_every_part_but_exact_duplicates_can_be_left_out(tmp_path: Path, real: P
         "near": 0,
         "contaminated": 0,
         "emptied": 0,
+        "same_rest": 0,
     }
     texts = [text for split in SPLITS for text in kept(tmp_path, split)]
     assert len(texts) == len(set(texts))

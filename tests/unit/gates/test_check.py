@@ -185,12 +185,41 @@ def test_duplicates_outside_the_sample_are_found(
         check_contract(contract, tmp_path, {}, None)
 
 
+TEXTS = """
+tables:
+  documents:
+    path: documents/*
+    digests: [text]
+    expectations:
+      - {type: expect_column_values_to_be_unique, column: text_digest, severity: critical}
+"""
+
+
+@pytest.mark.parametrize("max_rows", [4, 100])
+def test_the_same_long_text_in_two_folders_is_found_by_its_digest(
+    tmp_path: Path, contract: Path, monkeypatch: pytest.MonkeyPatch, max_rows: int
+) -> None:
+    monkeypatch.setattr(read_frames, "__kwdefaults__", {"max_rows": max_rows})
+    contract.write_text(TEXTS)
+    write_documents(tmp_path, "train", [(f"id{i}", f"{'long ' * 1000}{i}") for i in range(9)])
+    write_documents(tmp_path, "test", [("id9", "a text")])
+    assert check_contract(contract, tmp_path, {}, None)["num_failed"] == 0
+    write_documents(tmp_path, "test", [("id9", f"{'long ' * 1000}7")])
+    with pytest.raises(DataError, match=r"text_digest values must be unique.*: 2 of 10 rows"):
+        check_contract(contract, tmp_path, {}, None)
+
+
 def test_an_empty_table_keeps_its_columns(tmp_path: Path) -> None:
     write_documents(tmp_path, "a", [])
     frames = read_frames(
-        "d", [tmp_path / "documents/a"], columns=["id"], lengths=["text"], unique=["id"]
+        "d",
+        [tmp_path / "documents/a"],
+        columns=["id"],
+        lengths=["text"],
+        unique=["id"],
+        digests=["text"],
     )
-    assert list(frames.sample.columns) == ["id", "text_num_chars"]
+    assert list(frames.sample.columns) == ["id", "text_num_chars", "text_digest"]
     assert frames.num_rows == 0
 
 
