@@ -71,7 +71,9 @@ def run(params: RewardModelParams, io: StageIO, sink: Sink) -> Report:
     predictions: dict[str, Array] = {}
     for name in names:
         model = reward_model(io, np.log(prior))
-        objective = distribution_objective(distribution_loss(name, params.tie_breaker))
+        objective = distribution_objective(
+            distribution_loss(name, params.tie_breaker, params.distance_power)
+        )
         named = sink if name == params.loss else PrefixedSink(sink, f"dprm_{name}")
         results[name] = fit(model, batches_at, objective, params, io, named, name)
         predictions[name] = predict_distributions(model, held_out_rows)

@@ -21,6 +21,7 @@ from tests.small_models import write_model
 
 PARAMS: dict[str, Any] = {
     "loss": "ot",
+    "distance_power": 2,
     "tie_breaker": 0.1,
     "compare_losses": True,
     "prior_strength": 2.0,
