@@ -26,7 +26,7 @@ from tasks.key import digest_paths, stage_key
 from tasks.local import LocalLauncher
 from tasks.outcome import Outcome
 from tasks.process import die_with_supervisor
-from tasks.publish import prune, publish_tree, remove
+from tasks.publish import prune, prune_cache, publish_tree, remove
 from tasks.run_dir import RunDir, resolved_params
 
 LATEST = "latest.json"
@@ -116,6 +116,7 @@ def _attempt(
         "inputs": list(work.spec.inputs),
         "attempt": attempt,
         "num_workers": settings.num_workers,
+        "cache": str(_cache(run)),
         "flow_run": os.environ.get(FLOW_RUN, ""),
         "requested_at": time.time(),
     }
@@ -132,6 +133,12 @@ def _publish(run: RunDir) -> None:
     for source, target in run.published().items():
         publish_tree(source, target)
     prune(run.path.parent, run.key)
+    prune_cache(_cache(run))
+
+
+def _cache(run: RunDir) -> Path:
+    """The project's own, which the experiments of DVC's temporary workspaces share."""
+    return config.home_root(run.root) / "runs" / run.stage / "cache"
 
 
 def _recorded_since(run: RunDir) -> bool:

@@ -88,6 +88,7 @@ def run_stage(stage: str, run_dir: Path, request: dict[str, object], rank: int) 
         out=run_dir / "out",
         work=run_dir / "work",
         reports=run_dir / "reports",
+        cache=Path(str(request["cache"])),
         seed=int(values["seed"]),
         num_workers=int(request["num_workers"]),  # type: ignore[call-overload]
     )

@@ -4,6 +4,9 @@ import os
 import shutil
 from pathlib import Path
 
+NUM_CACHED = 16
+"""Files that a stage's cache keeps: dpo's are two a run, a few hundred KB each."""
+
 
 def publish_tree(source: Path, target: Path) -> None:
     """Make `target` a tree of hard links to `source`, replacing what was there, by one rename.
@@ -43,3 +46,18 @@ def prune(stage_runs: Path, keep_key: str) -> None:
         if run_dir.is_dir() and run_dir.name != keep_key:
             remove(run_dir / "out")
             remove(run_dir / "work")
+
+
+def prune_cache(cache: Path) -> None:
+    """Keep the files that were written or read last; one that another run took away is no error."""
+    if cache.is_dir():
+        used_at = {path: _changed_at(path) for path in cache.iterdir()}
+        for path in sorted(used_at, key=lambda path: used_at[path])[:-NUM_CACHED]:
+            path.unlink(missing_ok=True)
+
+
+def _changed_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

@@ -1,6 +1,7 @@
+import os
 from pathlib import Path
 
-from tasks.publish import prune, publish_tree
+from tasks.publish import NUM_CACHED, prune, prune_cache, publish_tree
 
 
 def test_publishing_replaces_the_whole_tree(tmp_path: Path) -> None:
@@ -41,3 +42,17 @@ def test_pruning_keeps_every_attempts_story_and_the_newest_output(tmp_path: Path
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.glob("*/*")) == [
         "new/log.txt", "new/out", "new/work", "old/log.txt",
     ]  # fmt: skip
+
+
+def test_a_cache_keeps_what_was_used_last_and_outlives_every_attempt(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    prune_cache(cache)  # a stage that has none
+    cache.mkdir()
+    for age_s in range(NUM_CACHED + 3):
+        (cache / str(age_s)).touch()
+        os.utime(cache / str(age_s), (1e9 - age_s, 1e9 - age_s))
+    os.utime(cache / str(NUM_CACHED + 2), (1e9, 1e9))
+    prune_cache(cache)
+    prune(tmp_path, "new")
+    kept = {int(path.name) for path in cache.iterdir()}
+    assert kept == {*range(NUM_CACHED - 1), NUM_CACHED + 2}
