@@ -221,7 +221,7 @@ def our_dedup(corpus: Path) -> int:
         minhash=MINHASH, paragraphs=None, decontamination=None, rows_per_shard=4096
     )
     with tempfile.TemporaryDirectory() as name:
-        folders = {part: Path(name) / part for part in ("out", "work", "reports")}
+        folders = {part: Path(name) / part for part in ("out", "work", "reports", "cache")}
         for folder in folders.values():
             folder.mkdir()
         io = StageIO(inputs={"clean": corpus}, seed=1, num_workers=1, **folders)

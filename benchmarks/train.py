@@ -68,7 +68,7 @@ def main() -> None:
         if arguments.compile and run is ours:
             model.model.compile()
         rate = arguments.row_length * arguments.rows / run(model, batches, arguments.compile)
-        flops = flops_per_token(model, arguments.row_length)
+        flops = flops_per_token(model, packing.mean_attended)
         mfu = f"{model_flops_utilisation(rate, flops, peak):.1%}" if peak else "unknown"
         print(f"{run.__name__:7s} {rate:,.0f} tokens/s  MFU {mfu}", flush=True)
     print(f"{arguments.size}: {num_parameters(model):,} parameters")

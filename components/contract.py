@@ -27,6 +27,10 @@ STAGES = (
     "evaluate",
 )
 
+ON_MANY_RANKS = ("pretrain", "sft")
+"""Stages whose training loop spreads a batch over ranks and whose first rank alone publishes; any
+other would run whole, once on each rank, and write over itself."""
+
 Json = Any  # what json.dumps takes: numbers, strings, None, and lists and dicts of them
 Report = dict[str, Json]
 
@@ -40,9 +44,12 @@ class StageIO:
     out: Path
     """Empty folder; what is in it at the end becomes `artifacts/<stage>`."""
     work: Path
-    """Survives a failed attempt with the same key: checkpoints and caches."""
+    """Survives a failed attempt with the same key: checkpoints, and what a restart need not redo."""
     reports: Path
     """Pages and pictures for people; becomes `reports/<stage>/`."""
+    cache: Path
+    """Outlives the key, and may be gone or shared with another run at any time: a file here is
+    named by the digest of all it depends on, appears by rename, and never changes a result."""
     seed: int
     """The run's seed; every random choice derives from it."""
     num_workers: int

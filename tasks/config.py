@@ -13,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from components.contract import ON_MANY_RANKS, STAGES
 from components.errors import UserError
 from components.section import Section, explain, read_yaml
 
@@ -62,11 +63,21 @@ def load_settings() -> Settings:
 def load_resources(root: Path) -> Resources:
     path = root / "k8s" / "resources.yaml"
     try:
-        return Resources.model_validate_json(json.dumps(read_yaml(path)))
+        resources = Resources.model_validate_json(json.dumps(read_yaml(path)))
     except ValidationError as error:
         raise UserError(
             "\n".join(f"k8s/resources.yaml: {line}" for line in explain(error))
         ) from error
+    for stage in STAGES:
+        num_ranks = resources.of(stage).num_ranks
+        if num_ranks > 1 and stage not in ON_MANY_RANKS:
+            key = f"stages.{stage}" if stage in resources.stages else "default"
+            raise UserError(
+                f"k8s/resources.yaml: {key}.num_ranks is {num_ranks}, but {stage} runs on 1 rank; "
+                f"only {' and '.join(ON_MANY_RANKS)} run on several",
+                f"set {key}.num_ranks to 1, and more under stages.pretrain or stages.sft",
+            )
+    return resources
 
 
 EXPERIMENTS = Path(".headrace", "experiments")

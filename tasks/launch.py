@@ -24,7 +24,7 @@ from tasks.key import digest_paths, file_digests, stage_key
 from tasks.local import LocalLauncher
 from tasks.outcome import Outcome
 from tasks.process import die_with_supervisor
-from tasks.publish import LOCK, prune, publish_tree, remove
+from tasks.publish import LOCK, prune, prune_cache, publish_tree, remove
 from tasks.run_dir import Latest, RunDir, lock_entry, read_latest, resolved_params, write_latest
 
 FLOW_RUN = "HEADRACE_FLOW_RUN"
@@ -123,6 +123,7 @@ def _attempt(
         "inputs": list(work.spec.inputs),
         "attempt": attempt,
         "num_workers": settings.num_workers,
+        "cache": str(run.cache),
         "flow_run": os.environ.get(FLOW_RUN, ""),
         "git_commit": git_commit(run.root),
         "workspace": str(run.root),
@@ -152,6 +153,7 @@ def _publish(run: RunDir, recorded: bool) -> None:
     for source, target in run.published().items():
         publish_tree(source, target)
     prune(run.path.parent, run.key)
+    prune_cache(run.cache)
 
 
 def _is_recorded(run: RunDir) -> bool:

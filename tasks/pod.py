@@ -71,6 +71,12 @@ def _kind_of(error: Exception) -> tuple[str, int]:
         30,
     ):  # full, quota, I/O, read-only
         return "infra", 75
+    # NCCL, gloo and the store of a group of ranks, again without importing torch: its error types, or
+    # a plain RuntimeError that names gloo's transport. A rank that fails first takes the others along.
+    if any(kind.__name__ == "DistError" for kind in type(error).__mro__):
+        return "infra", 75
+    if isinstance(error, RuntimeError) and ("NCCL" in str(error) or "gloo/transport" in str(error)):
+        return "infra", 75
     return "bug", BUG_EXIT_CODE
 
 
@@ -88,6 +94,7 @@ def run_stage(stage: str, run_dir: Path, request: dict[str, object], rank: int) 
         out=run_dir / "out",
         work=run_dir / "work",
         reports=run_dir / "reports",
+        cache=Path(str(request["cache"])),
         seed=int(values["seed"]),
         num_workers=int(request["num_workers"]),  # type: ignore[call-overload]
     )

@@ -10,6 +10,8 @@ from tasks import outcome
 LOCK = ".lock"
 """In a run's folder: held by whoever works on that attempt."""
 KEEP_UNFINISHED = 3
+NUM_CACHED = 16
+"""Files that a stage's cache keeps: dpo's are two a run, a few hundred KB each."""
 
 
 def publish_tree(source: Path, target: Path) -> None:
@@ -77,3 +79,18 @@ def _drop(run: Path) -> None:
             return
         remove(run / "out")
         remove(run / "work")
+
+
+def prune_cache(cache: Path) -> None:
+    """Keep the files that were written or read last; one that another run took away is no error."""
+    if cache.is_dir():
+        used_at = {path: _changed_at(path) for path in cache.iterdir()}
+        for path in sorted(used_at, key=lambda path: used_at[path])[:-NUM_CACHED]:
+            path.unlink(missing_ok=True)
+
+
+def _changed_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

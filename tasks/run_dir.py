@@ -41,6 +41,11 @@ class RunDir:
         return self.path / "out"
 
     @property
+    def cache(self) -> Path:
+        """The stage's, whatever the key."""
+        return self.path.parent / "cache"
+
+    @property
     def work(self) -> Path:
         return self.path / "work"
 

@@ -67,8 +67,10 @@ def write_corpus(
     return ids
 
 
-def stage_io(folder: Path, inputs: Mapping[str, Path], num_workers: int = 1) -> StageIO:
-    """Empty folders for one attempt under `folder`."""
+def stage_io(
+    folder: Path, inputs: Mapping[str, Path], num_workers: int = 1, cache: Path | None = None
+) -> StageIO:
+    """Empty folders for one attempt under `folder`, and a cache: there, or another run's."""
     for name in ("out", "work", "reports"):
         (folder / name).mkdir(parents=True)
     return StageIO(
@@ -76,6 +78,7 @@ def stage_io(folder: Path, inputs: Mapping[str, Path], num_workers: int = 1) -> 
         out=folder / "out",
         work=folder / "work",
         reports=folder / "reports",
+        cache=cache or folder / "cache",
         seed=2402,
         num_workers=num_workers,
     )

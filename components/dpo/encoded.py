@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from torch import Tensor
 
 from components.dpo.objective import EncodedPairs
 from components.dpo.reference import reference_digest, stored_logprobs
 from components.model.logprobs import response_logprobs
 from components.model.rows import ResponseRow, encode_responses
+from components.train.loop import autocast
 
 Rows = tuple[list[ResponseRow], list[ResponseRow]]
 
@@ -33,14 +35,16 @@ def with_reference(
     """The rows with their log-probabilities under `reference`, and whether those were stored.
 
     `reference` is any model that holds the weights of that digest: here the policy itself, before
-    its first step, so that no second model is ever in memory.
+    its first step, so that no second model is ever in memory. They are computed in the precision
+    that it trains in, or its rewards would not begin at 0.
     """
     chosen, rejected = rows
     both = [*chosen, *rejected]
-    logprobs, was_stored = stored_logprobs(
-        folder,
-        reference_digest(weights_digest, both),
-        len(both),
-        lambda: response_logprobs(reference, both),
-    )
+
+    def compute() -> Tensor:
+        with autocast(reference.device):
+            return response_logprobs(reference, both)
+
+    digest = reference_digest(weights_digest, both, reference.device)
+    logprobs, was_stored = stored_logprobs(folder, digest, len(both), compute)
     return EncodedPairs(chosen, rejected, *logprobs.chunk(2)), was_stored

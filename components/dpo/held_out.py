@@ -21,6 +21,7 @@ from components.model.llama import load_model
 from components.model.logprobs import response_logprobs
 from components.model.reward import load_reward_model, score
 from components.preference.ratings import Ratings, prompt_slices, read_ratings, read_update
+from components.train.loop import autocast
 
 DECODINGS = ("greedy", "sampled")
 Answers = Mapping[str, list[Answer]]
@@ -100,10 +101,12 @@ def reward_figures(
 def preference_figures(
     policy: Any, pairs: EncodedPairs, pair_prompts: Sequence[str], beta: float, how: Resampling
 ) -> Figures:
-    """How the policy ranks held-out pairs, one prompt id for each."""
-    chosen, rejected = (
-        response_logprobs(policy, rows).double().numpy() for rows in (pairs.chosen, pairs.rejected)
-    )
+    """How the policy ranks held-out pairs, one prompt id for each; in the reference's precision."""
+    with autocast(policy.device):
+        chosen, rejected = (
+            response_logprobs(policy, rows).double().numpy()
+            for rows in (pairs.chosen, pairs.rejected)
+        )
     return pair_figures(
         pairs.reference_chosen.double().numpy(),
         pairs.reference_rejected.double().numpy(),

@@ -5,6 +5,7 @@ A restart, or another run over the same pairs, reads them instead of holding a s
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from components.model.rows import ResponseRow
+
+METHOD = 1
+"""Part of the digest: raise it when the same rows and weights come to other log-probabilities."""
 
 
 def weights_digest(model_folder: Path) -> str:
@@ -25,9 +29,14 @@ def weights_digest(model_folder: Path) -> str:
     return digest.hexdigest()
 
 
-def reference_digest(weights: str, rows: Sequence[ResponseRow]) -> str:
-    """Names the log-probabilities of `rows` under the weights with digest `weights`."""
-    digest = hashlib.sha256(weights.encode())
+def reference_digest(weights: str, rows: Sequence[ResponseRow], device: torch.device) -> str:
+    """Names the log-probabilities of `rows` under the weights with digest `weights`.
+
+    As computed on this kind of device, which decides the precision, by this version of torch with
+    so many threads, on which the last bits depend.
+    """
+    how = f"{METHOD} {device.type} {torch.__version__} {torch.get_num_threads()}"
+    digest = hashlib.sha256(f"{weights} {how}".encode())
     for row in rows:
         digest.update(f"\n{row.start}:{','.join(map(str, row.ids))}".encode())
     return digest.hexdigest()
@@ -38,18 +47,20 @@ def stored_logprobs(
 ) -> tuple[Tensor, bool]:
     """`folder/<digest>.safetensors` if it is whole, else what `compute` gives, stored there.
 
-    Returns the log-probabilities [num_rows] and whether they were read. The file appears by rename.
+    Returns the log-probabilities [num_rows] and whether they were read. The file appears by rename,
+    so any number of runs may share the folder; reading it makes it the one used last.
     """
     path = folder / f"{digest}.safetensors"
     try:
         found = load_file(path)["logprobs"]
         if found.shape == (num_rows,) and bool(torch.isfinite(found).all()):
+            os.utime(path)
             return found, True
     except (OSError, KeyError, SafetensorError):
         pass  # not there yet, or damaged: computed again
     logprobs = compute().contiguous()
     folder.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    save_file({"logprobs": logprobs}, part)
-    os.replace(part, path)
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as part:
+        save_file({"logprobs": logprobs}, part.name)
+    os.replace(part.name, path)
     return logprobs, False

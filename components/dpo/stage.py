@@ -14,6 +14,8 @@ from transformers import AutoTokenizer
 from components.contract import Report, Sink, StageIO
 from components.dpo.encoded import encode_pairs, with_reference
 from components.dpo.held_out import (
+    DECODINGS,
+    Judged,
     divergence_figures,
     held_out_answers,
     judge,
@@ -22,7 +24,7 @@ from components.dpo.held_out import (
     read_splits,
     reward_figures,
 )
-from components.dpo.measure import JudgedAnswers, Resampling
+from components.dpo.measure import Resampling
 from components.dpo.objective import EncodedPairs, all_batches, pair_batches, pair_objective
 from components.dpo.pairs import PAIRS, RATED, SAMPLED, rated_pairs
 from components.dpo.params import DpoParams
@@ -78,6 +80,8 @@ def run(params: DpoParams, io: StageIO, sink: Sink) -> Report:
     splits = {
         name: prepare(table, name, policy, tokenizer, params, io) for name, table in tables.items()
     }
+    if splits["train"].was_stored:
+        sink.info("the reference's log-probabilities were stored; they are not computed again")
     result = fit(policy, {name: split.pairs for name, split in splits.items()}, params, io, sink)
     save_model(policy, sft, io.out / "model")
 
@@ -97,7 +101,7 @@ def run(params: DpoParams, io: StageIO, sink: Sink) -> Report:
     io.reports.mkdir(parents=True, exist_ok=True)
     plot_margins(result, io.reports / "margins.png")
     plot_rewards(old["sampled"], new["sampled"], io.reports / "rewards.png")
-    notes = warnings(old["greedy"], new["greedy"], counts)
+    notes = warnings(old, new, counts)
     for note in notes:
         sink.info(note)
     shown = old["greedy"], new["greedy"]
@@ -161,7 +165,7 @@ def prepare(
         )
     write_shards(io.out / "pairs" / split, [fitting], PAIRS, ROWS_PER_SHARD)
     digest = weights_digest(io.inputs["sft"] / "model")
-    pairs, was_stored = with_reference(rows, policy, digest, io.work / "reference")
+    pairs, was_stored = with_reference(rows, policy, digest, io.cache)
     return Split(fitting, pairs, table.num_rows - fitting.num_rows, was_stored)
 
 
@@ -230,17 +234,25 @@ def describe(split: Split) -> dict[str, float]:
     }
 
 
-def warnings(before: JudgedAnswers, after: JudgedAnswers, counts: Mapping[str, float]) -> list[str]:
-    """What a reader of the samples should know about the answers' length."""
-    old, new = before.num_tokens.mean(), after.num_tokens.mean()
+def warnings(before: Judged, after: Judged, counts: Mapping[str, float]) -> list[str]:
+    """What a reader of the samples should know about the answers' length, however decoded."""
+    lengths = {
+        decoding: (before[decoding].num_tokens.mean(), after[decoding].num_tokens.mean())
+        for decoding in DECODINGS
+    }
+    means = ", ".join(
+        f"{decoding} answers {new:.1f} tokens on average ({old:.1f} before)"
+        for decoding, (old, new) in lengths.items()
+    )
     notes = [
-        f"Greedy answers have {new:.1f} tokens on average, {old:.1f} before. The chosen response "
-        f"is the longer one in {counts['chosen_longer_fraction']:.0%} of the training pairs."
+        f"Lengths: {means}. The chosen response is the longer one in "
+        f"{counts['chosen_longer_fraction']:.0%} of the training pairs."
     ]
-    if abs(new / old - 1) > LENGTH_BIAS:
-        notes.append(
-            f"Warning, length bias: answers {'grew' if new > old else 'shrank'} by "
-            f"{abs(new / old - 1):.0%}. DPO sums log-probabilities, so length itself can pay; "
-            "compare rewards at equal length before believing the gain."
-        )
+    for decoding, (old, new) in lengths.items():
+        if abs(new / old - 1) > LENGTH_BIAS:
+            notes.append(
+                f"Warning, length bias: {decoding} answers {'grew' if new > old else 'shrank'} by "
+                f"{abs(new / old - 1):.0%}. DPO sums log-probabilities, so length itself can pay; "
+                "compare rewards at equal length before believing the gain."
+            )
     return notes

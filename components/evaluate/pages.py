@@ -76,6 +76,14 @@ def write_results(figures: Figures, notes: Sequence[str], path: Path) -> None:
         ["", "bits per byte"],
         [[name, cell(figures, "bits_per_byte", name)] for name in others],
     )
+    streams = [name for name in others if name not in figures["bits_per_byte_se"]]
+    if streams:
+        lines += [
+            f"{' and '.join(streams)} have no standard error: each reads all documents in one stream, "
+            "so what one costs depends on those before it, and there are no independent values to "
+            "take an error from.",
+            "",
+        ]
     lines += ["## The reward model on held-out rated answers", ""]
     lines += table(
         ["", "pairs ranked as the crowd does"],

@@ -36,11 +36,14 @@ def varlen_attention(
     """Causal attention within each document.
 
     `query` is (rows, heads, length, d), `key` and `value` (rows, kv heads, length, d); `lengths`
-    add up to rows * length. Returns (rows, length, heads, d).
+    add up to rows * length. Returns (rows, length, heads, d) in the type of `value`.
     """
     if lengths is None:
         raise ValueError("varlen attention is for packed rows; load the model with sdpa instead")
     rows, _heads, length, _size = query.shape
+    # Under bf16 autocast RoPE, in fp32, makes queries and keys fp32 again, and values stay bf16. torch
+    # casts them for sdpa and flex_attention, but not for this kernel, which refuses a mixture.
+    query, key = query.to(value.dtype), key.to(value.dtype)
     q, k, v = (tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value))
     if isinstance(lengths, Tensor):
         out = _on_gpu(q, k, v, lengths, longest=length, scaling=scaling)

@@ -139,18 +139,19 @@ def num_parameters(model: torch.nn.Module, *, embeddings: bool = True) -> int:
 
 
 def flops_per_token(
-    model: LlamaForCausalLM, row_length: int, target_fraction: float = 1.0
+    model: LlamaForCausalLM, mean_attended: float, target_fraction: float = 1.0
 ) -> float:
-    """Forward and backward FLOPs for one token in a row of `row_length`.
+    """Forward and backward FLOPs for one token that attends to `mean_attended` ones, itself included.
 
-    6 for each weight that multiplies (all but the input table) and 12 * layers * width * length / 2
-    for causal attention (PaLM, arXiv 2204.02311, appendix B, halved for the causal mask). The output
-    layer is only computed for the `target_fraction` (0..1) of the positions that have a target.
+    6 for each weight that multiplies (all but the input table) and 12 * layers * width *
+    mean_attended for attention (PaLM, arXiv 2204.02311, appendix B, where every token attends to the
+    whole row). In packed rows it is `Packing.mean_attended`. The output layer is only computed for
+    the `target_fraction` (0..1) of the positions that have a target.
     """
     config = model.config
     head_size = config.hidden_size // config.num_attention_heads
     width = config.num_attention_heads * head_size
-    attention = 6 * config.num_hidden_layers * width * row_length
+    attention = 12 * config.num_hidden_layers * width * mean_attended
     output = config.vocab_size * config.hidden_size
     inner = num_parameters(model, embeddings=False) - output
     return 6 * (inner + target_fraction * output) + attention

@@ -77,7 +77,7 @@ def run(params: PretrainParams, io: StageIO, sink: Sink) -> Report:
         sink=sink,
         evaluate=held_out,
         evaluate_every_steps=params.evaluate_every_steps,
-        flops_per_token=flops_per_token(model, batch.row_length),
+        flops_per_token=flops_per_token(model, packing.mean_attended),
     )
     if rank() == 0:
         save_model(model, tokenizer, io.out / "model")

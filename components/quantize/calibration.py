@@ -35,7 +35,7 @@ def calibration_rows(
 
 @torch.no_grad()
 def input_hessians(model: Any, layers: Mapping[str, nn.Linear], rows: Tensor) -> dict[str, Tensor]:
-    """X^T X of each layer's inputs over all tokens of `rows`."""
+    """X^T X of each layer's inputs over all tokens of `rows` (on any device), on the model's."""
     hessians: dict[str, Tensor] = {}
     hooks = [
         layer.register_forward_pre_hook(_collector(hessians, name))
@@ -43,7 +43,7 @@ def input_hessians(model: Any, layers: Mapping[str, nn.Linear], rows: Tensor) ->
     ]
     try:
         for first in range(0, len(rows), ROWS_PER_BATCH):
-            batch = rows[first : first + ROWS_PER_BATCH]
+            batch = rows[first : first + ROWS_PER_BATCH].to(model.device)
             model(batch, use_cache=False, logits_to_keep=1)
     finally:
         for hook in hooks:
@@ -65,7 +65,7 @@ def cache_scales(model: Any, rows: Tensor) -> list[LayerScales]:
     largest: list[LayerScales] = []
     for first in range(0, len(rows), ROWS_PER_BATCH):
         cache: Any = DynamicCache(config=model.config)
-        batch = rows[first : first + ROWS_PER_BATCH]
+        batch = rows[first : first + ROWS_PER_BATCH].to(model.device)
         model(batch, past_key_values=cache, use_cache=True, logits_to_keep=1)
         found = [
             LayerScales(layer.keys.abs().amax(), layer.values.abs().amax())

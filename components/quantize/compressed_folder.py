@@ -1,5 +1,7 @@
-"""A quantized model as a compressed-tensors folder (`pack-quantized`), which transformers and vLLM read.
+"""A quantized model as a compressed-tensors folder (`pack-quantized`), as transformers reads it.
 
+It is vLLM's format too, but loading it there was not tried; vLLM may use its own type of KV cache
+whatever the folder says (`kv_cache_dtype`).
 Eight int4 codes lie in each int32. Beside them stand the scales, and for each attention layer the
 two scales of its int8 keys and values.
 """

@@ -119,7 +119,7 @@ def quantize_layers(
             name: Quantized(*quantize_nearest(layer.weight.detach().cpu(), *settings))
             for name, layer in layers.items()
         }
-    hessians = input_hessians(model, layers, rows.to(model.device))
+    hessians = input_hessians(model, layers, rows)
     return {
         name: Quantized(
             *quantize_gptq(layer.weight.detach().cpu(), hessians[name].cpu(), *settings)

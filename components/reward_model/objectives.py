@@ -41,6 +41,17 @@ def prompt_batches(
     return at
 
 
+def first_batch_without_pairs(
+    ratings: Ratings, *, prompts_per_batch: int, num_steps: int, seed: int
+) -> int | None:
+    """The first optimiser step whose prompts of `prompt_batches` give Bradley-Terry no pair."""
+    parts = prompt_slices(ratings.prompt_ids)
+    chosen = preferred_pairs(ratings.prompt_ids, ratings.rewards)[:, 0]
+    has_pair = np.array([bool(np.isin(chosen, np.r_[part]).any()) for part in parts])
+    prompts_at = rows_at(len(parts), prompts_per_batch, seed)
+    return next((step for step in range(num_steps) if not has_pair[prompts_at(step)].any()), None)
+
+
 def _batch(
     ratings: Ratings, rows: Sequence[ResponseRow], chosen: Ints, row_length: int
 ) -> dict[str, Tensor]:

@@ -12,6 +12,9 @@ class RewardModelParams(Section):
     """DPRM: the crowd's distribution as target, and how it is learned and measured."""
 
     loss: Literal["ce", "w", "ot"]
+    distance_power: Literal[1, 2] = Field(
+        description="of the differences of cumulative distributions that w and ot sum"
+    )
     tie_breaker: float = Field(
         ge=0, le=4, description="cost of harmful for harmless in ot, in units of reward"
     )

@@ -32,6 +32,7 @@ from components.reward_model.measure import (
 from components.reward_model.objectives import (
     bradley_terry_objective,
     distribution_objective,
+    first_batch_without_pairs,
     prompt_batches,
 )
 from components.reward_model.params import RewardModelParams
@@ -57,6 +58,7 @@ def run(params: RewardModelParams, io: StageIO, sink: Sink) -> Report:
     tokenizer: Any = AutoTokenizer.from_pretrained(sft, local_files_only=True)
     ratings, rows, num_too_long = read_split(params, io, tokenizer, "train")
     held_out, held_out_rows, _ = read_split(params, io, tokenizer, "valid")
+    refuse_batches_without_pairs(ratings, params, io)
     batches_at = prompt_batches(
         ratings,
         rows,
@@ -71,7 +73,9 @@ def run(params: RewardModelParams, io: StageIO, sink: Sink) -> Report:
     predictions: dict[str, Array] = {}
     for name in names:
         model = reward_model(io, np.log(prior))
-        objective = distribution_objective(distribution_loss(name, params.tie_breaker))
+        objective = distribution_objective(
+            distribution_loss(name, params.tie_breaker, params.distance_power)
+        )
         named = sink if name == params.loss else PrefixedSink(sink, f"dprm_{name}")
         results[name] = fit(model, batches_at, objective, params, io, named, name)
         predictions[name] = predict_distributions(model, held_out_rows)
@@ -141,6 +145,22 @@ def read_split(
             "raise reward_model.row_length",
         )
     return ratings.select(fitting), [rows[i] for i in fitting], len(rows) - len(fitting)
+
+
+def refuse_batches_without_pairs(ratings: Ratings, params: RewardModelParams, io: StageIO) -> None:
+    """Before anything is trained: Bradley-Terry's loss is a mean over a batch's pairs."""
+    step = first_batch_without_pairs(
+        ratings,
+        prompts_per_batch=params.prompts_per_batch,
+        num_steps=params.num_steps,
+        seed=io.seed,
+    )
+    if step is not None:
+        raise DataError(
+            f"dedup's train split: in the batch of step {step}, the crowd prefers no answer to any "
+            f"of its {params.prompts_per_batch} prompts over another",
+            "raise reward_model.prompts_per_batch, or add prompts with several answers that differ",
+        )
 
 
 def reward_model(io: StageIO, bias: Array) -> RewardModel:

@@ -67,7 +67,7 @@ def run(params: SftParams, io: StageIO, sink: Sink) -> Report:
         sink=sink,
         evaluate=held_out,
         evaluate_every_steps=params.evaluate_every_steps,
-        flops_per_token=flops_per_token(model, batch.row_length, target_fraction),
+        flops_per_token=flops_per_token(model, packing.mean_attended, target_fraction),
     )
     if rank() == 0:
         save_model(model, folder, io.out / "model")

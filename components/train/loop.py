@@ -141,7 +141,7 @@ def train(
         _save(run, checkpoints, step, keep_checkpoints)
 
     model.train()
-    if start == 0:
+    if start == 0 and not run.evaluations:  # a stop before the first step is kept as checkpoint 0
         look(0)
     with stop.watched():
         for step in range(start, num_steps):

@@ -44,6 +44,20 @@ class Packing:
         used = sum(segment.length for row in self.rows for segment in row)
         return used / max(len(self.rows) * self.row_length, 1)
 
+    @property
+    def mean_attended(self) -> float:
+        """Positions that one attends to on average, itself included.
+
+        The j-th position of a segment attends to j, so n of them to n (n + 1) / 2. A row's empty rest
+        is computed like a segment, and counted.
+        """
+        num_pairs = 0
+        for row in self.rows:
+            lengths = [segment.length for segment in row]
+            lengths.append(self.row_length - sum(lengths))
+            num_pairs += sum(n * (n + 1) // 2 for n in lengths)
+        return num_pairs / max(len(self.rows) * self.row_length, 1)
+
 
 def pack(num_tokens: Sequence[int] | Ints, row_length: int, seed: int) -> Packing:
     """Rows for pieces of so many tokens; pieces of fewer than two tokens teach nothing.

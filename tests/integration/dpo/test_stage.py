@@ -3,6 +3,7 @@
 import gc
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,17 +169,36 @@ def test_killed_and_started_again_it_reads_the_reference_and_publishes_the_same_
     io = stage_io(tmp_path, inputs)
     with pytest.raises(KeyboardInterrupt):
         run(DpoParams(**PARAMS), io, Watch(metrics_until=11))
-    stored = file_digests(io.work / "reference")
+    stored = file_digests(io.cache)
     assert stored
     again = stage_io(tmp_path / "again", inputs)
-    resumed = StageIO(
-        inputs, again.out, io.work, again.reports, seed=io.seed, num_workers=io.num_workers
-    )
+    resumed = replace(again, work=io.work, cache=io.cache)
     report = run(DpoParams(**PARAMS), resumed, QuietSink())
     assert report["reference_was_stored"]
     assert report["train"]["resumed_from_step"] == 6
-    assert file_digests(io.work / "reference") == stored
+    assert file_digests(io.cache) == stored
     assert file_digests(again.out) == file_digests(finished[0].out)
+
+
+def test_another_beta_reads_the_references_numbers_and_gives_the_bytes_it_gives_without(
+    inputs: dict[str, Path],
+    finished: tuple[StageIO, Report, Watch],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    params = DpoParams(**(PARAMS | {"beta": 0.3, "num_steps": 4}))
+    alone = stage_io(tmp_path / "alone", inputs)
+    assert not run(params, alone, QuietSink())["reference_was_stored"]
+    before = file_digests(finished[0].cache)
+    assert len(before) == 2  # training and held-out pairs
+    sharing, watch = stage_io(tmp_path / "sharing", inputs, cache=finished[0].cache), Watch()
+    monkeypatch.setattr(
+        "components.dpo.encoded.response_logprobs", lambda *_: pytest.fail("computed again")
+    )
+    assert run(params, sharing, watch)["reference_was_stored"]
+    assert any("not computed again" in line for line in watch.lines)
+    assert file_digests(finished[0].cache) == before
+    assert file_digests(sharing.out) == file_digests(alone.out)
 
 
 @pytest.mark.parametrize("loss", ["cdpo", "ipo"])

@@ -22,7 +22,7 @@ REWARDS = np.array([1, 0.5, -1, -1, -1.5, -3])  # of the six categories, DPRM Ta
 @pytest.fixture(scope="module")
 def ingested(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
     root = tmp_path_factory.mktemp("ingest")
-    folders = [root / name for name in ("out", "work", "reports")]
+    folders = [root / name for name in ("out", "work", "reports", "cache")]
     for folder in folders:
         folder.mkdir()
     params = IngestParams.model_validate(PARAMS["ingest"])

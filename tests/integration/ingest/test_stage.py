@@ -57,7 +57,7 @@ def params(*sources: dict[str, Any]) -> IngestParams:
 
 
 def stage_io(root: Path, num_workers: int = 1) -> StageIO:
-    folders = [root / name for name in ("out", "work", "reports")]
+    folders = [root / name for name in ("out", "work", "reports", "cache")]
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
     return StageIO({}, *folders, seed=1, num_workers=num_workers)

@@ -1,6 +1,7 @@
 """The whole stage on a small model: it learns, publishes the same bytes, and goes on when killed."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from components.model.reward import load_reward_model, score
 from components.reward_model.params import RewardModelParams
 from components.reward_model.stage import run
 from components.shards import read_table
-from tests.builders import stage_io
-from tests.preferences import GOOD, file_digests, write_ratings
+from tests.builders import stage_io, write_corpus
+from tests.preferences import GOOD, file_digests, rated_rows, write_ratings
 from tests.small_models import write_model
 
 PARAMS: dict[str, Any] = {
     "loss": "ot",
+    "distance_power": 2,
     "tie_breaker": 0.1,
     "compare_losses": True,
     "prior_strength": 2.0,
@@ -116,9 +118,7 @@ def test_killed_and_started_again_it_publishes_the_same_bytes(
         run(RewardModelParams(**PARAMS), io, Power(metrics_until))
     assert list((io.work / "checkpoints").iterdir())
     again = stage_io(tmp_path / "again", inputs)
-    resumed = StageIO(
-        inputs, again.out, io.work, again.reports, seed=io.seed, num_workers=io.num_workers
-    )
+    resumed = replace(again, work=io.work)
     run(RewardModelParams(**PARAMS), resumed, QuietSink())
     assert file_digests(again.out) == file_digests(finished[0].out)
 
@@ -129,3 +129,18 @@ def test_without_a_prompt_of_two_different_answers_it_says_so(
     io = stage_io(tmp_path, inputs)
     with pytest.raises(DataError, match="every answer exceeds 32 tokens"):
         run(RewardModelParams(**(PARAMS | {"row_length": 32})), io, QuietSink())
+
+
+def test_a_batch_that_prefers_nothing_is_refused_before_anything_is_trained(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    rows = rated_rows(12, 1)
+    for row in rows[:33]:  # eleven of the twelve prompts
+        row["votes"] = (1, 2, 3)
+    splits = {"train": rows, "valid": rated_rows(5, 2)}
+    write_corpus(tmp_path / "dedup", {}, rated_responses=splits)
+    io = stage_io(tmp_path, inputs | {"dedup": tmp_path / "dedup"})
+    few = PARAMS | {"prompts_per_batch": 4, "prompts_per_micro_batch": 4}
+    with pytest.raises(DataError, match=r"in the batch of step \d+, the crowd prefers no answer"):
+        run(RewardModelParams(**few), io, QuietSink())
+    assert not list(io.work.iterdir())

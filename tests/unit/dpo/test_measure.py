@@ -9,6 +9,7 @@ from components.dpo.measure import (
     kl_per_token,
     pair_figures,
 )
+from components.dpo.stage import warnings
 from components.model.rows import ResponseRow
 
 HOW = Resampling(200, 0)
@@ -63,3 +64,20 @@ def test_gains_are_prompt_by_prompt_and_a_draw_counts_half() -> None:
     assert gains["reward"] == pytest.approx(0.5 / 3)
     assert gains["preferred_fraction"] == pytest.approx(0.5)
     assert gains["num_tokens"] == pytest.approx(1.0)
+
+
+def judged(num_tokens: int) -> JudgedAnswers:
+    answers = [Answer(ResponseRow([5] * (2 + num_tokens), 2), "")] * 4
+    return JudgedAnswers(answers, np.zeros(4), np.zeros(4))
+
+
+@pytest.mark.parametrize("decoding", ["greedy", "sampled"])
+def test_answers_that_got_shorter_are_warned_of_however_they_were_decoded(decoding: str) -> None:
+    before = {name: judged(30) for name in ("greedy", "sampled")}
+    lines, warning = warnings(
+        before, before | {decoding: judged(15)}, {"chosen_longer_fraction": 0.25}
+    )
+    assert f"{decoding} answers 15.0 tokens on average (30.0 before)" in lines
+    assert "25% of the training pairs" in lines
+    assert warning.startswith(f"Warning, length bias: {decoding} answers shrank by 50%.")
+    assert len(warnings(before, before, {"chosen_longer_fraction": 0.25})) == 1

@@ -1,9 +1,11 @@
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from components.dpo.encoded import with_reference
 from components.dpo.objective import EncodedPairs, all_batches, pair_batches, pair_objective
 from components.model.logprobs import response_logprobs
 from components.model.rows import ResponseRow
@@ -33,6 +35,25 @@ def test_a_policy_that_is_the_reference_has_the_known_loss_and_no_reward(
     figures = mean_loss(model, all_batches(pairs_of(model), 32, 4), pair_objective(loss, 0.1, 0.1))
     assert figures["loss_nats"] == pytest.approx(want, rel=1e-3)
     assert figures["reward_margin"] == pytest.approx(0, abs=1e-4)
+
+
+def test_where_training_is_in_bf16_the_reference_is_too_and_rewards_begin_at_0(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = small_model().train()
+    in_fp32 = pairs_of(model)
+    for user in ("components.dpo.encoded", "components.train.loop"):
+        monkeypatch.setattr(
+            f"{user}.autocast", lambda device: torch.autocast(device.type, dtype=torch.bfloat16)
+        )
+    in_bf16, _ = with_reference((CHOSEN, REJECTED), model, "weights", tmp_path)
+
+    def largest_reward(pairs: EncodedPairs) -> float:
+        figures = mean_loss(model, all_batches(pairs, 32, 1), pair_objective("sigmoid", 1.0, 0.0))
+        return max(abs(figures["chosen_reward"]), abs(figures["rejected_reward"]))
+
+    assert largest_reward(in_fp32) > 0.01
+    assert largest_reward(in_bf16) < 0.1 * largest_reward(in_fp32)
 
 
 def test_the_figures_are_those_of_each_pair_alone() -> None:

@@ -40,15 +40,17 @@ def test_damaged_numbers_are_computed_again(tmp_path: Path, damage: str) -> None
     assert stored_logprobs(tmp_path, "digest", num_rows, never)[1]
 
 
-def test_the_digest_changes_with_the_weights_and_with_every_row(tmp_path: Path) -> None:
+def test_the_digest_changes_with_the_weights_every_row_and_the_device(tmp_path: Path) -> None:
     weights = [weights_digest(write_model(tmp_path / str(seed), seed)) for seed in (0, 0, 1)]
     assert weights[0] == weights[1] != weights[2]
     rows = [ResponseRow([1, 2, 3], 1), ResponseRow([4, 5], 1)]
+    cpu = torch.device("cpu")
     digests = {
-        reference_digest(weights[0], rows),
-        reference_digest(weights[2], rows),
-        reference_digest(weights[0], rows[::-1]),
-        reference_digest(weights[0], [ResponseRow([1, 2, 3], 2), rows[1]]),
-        reference_digest(weights[0], [ResponseRow([1, 23], 1), rows[1]]),
+        reference_digest(weights[0], rows, cpu),
+        reference_digest(weights[2], rows, cpu),
+        reference_digest(weights[0], rows[::-1], cpu),
+        reference_digest(weights[0], [ResponseRow([1, 2, 3], 2), rows[1]], cpu),
+        reference_digest(weights[0], [ResponseRow([1, 23], 1), rows[1]], cpu),
+        reference_digest(weights[0], rows, torch.device("cuda")),
     }
-    assert len(digests) == 5
+    assert len(digests) == 6

@@ -1,13 +1,16 @@
 """A document in a packed row is computed as if it were alone."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from components.model.attention import document_lengths
+from components.model.attention import _one_document, document_lengths
 from components.model.cross_entropy import linear_cross_entropy
 from components.model.llama import ATTENTION
-from components.model.packed import IGNORED, next_token_loss, packed_logits
+from components.model.packed import IGNORED, hidden_states, next_token_loss, packed_logits
 from tests.small_models import small_model
 
 SIZES = ((7, 1, 20, 4), (32,))
@@ -67,6 +70,43 @@ def test_loss_and_gradients_equal_plain_cross_entropy(attention: str) -> None:
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-4)
     for gradient, want_gradient in zip(gradients, want_gradients, strict=True):
         torch.testing.assert_close(gradient, want_gradient, rtol=1e-3, atol=1e-4)
+
+
+def gpu_kernel(query, key, value, bounds, *_: object, scale: float, **__: object) -> torch.Tensor:
+    """As torch's varlen_attn: one type for all, at most 16 bits; computed document by document."""
+    assert query.dtype == key.dtype == value.dtype == torch.bfloat16
+    lengths = bounds.diff().tolist()
+    parts = zip(*(tensor.split(lengths) for tensor in (query, key, value)), strict=True)
+    return torch.cat([_one_document(*part, scaling=scale) for part in parts])
+
+
+def test_under_bf16_autocast_every_tensor_reaches_the_gpus_kernel_in_bf16(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", gpu_kernel)
+    model = small_model(initializer_range=0.02).eval()
+    embeddings = model.model.embed_tokens(ids())
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        model.config._attn_implementation = ATTENTION["sdpa"]
+        want = hidden_states(model, ids(), positions())
+        model.config._attn_implementation = ATTENTION["varlen"]
+        got = model.model(
+            inputs_embeds=embeddings,
+            position_ids=positions(),
+            use_cache=False,
+            lengths=document_lengths(positions()),
+        ).last_hidden_state
+    torch.testing.assert_close(got, want, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "flex"])
+def test_under_bf16_autocast_torch_itself_casts_for_the_other_kernels(attention: str) -> None:
+    implementation: Any = ALL_ATTENTION_FUNCTIONS[ATTENTION[attention]]
+    query, key = torch.randn(1, 4, 8, 16), torch.randn(1, 4, 8, 16)
+    value = torch.randn(1, 4, 8, 16).to(torch.bfloat16)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        out, _ = implementation(torch.nn.Module().eval(), query, key, value, None, scaling=0.25)
+    assert out.dtype == torch.bfloat16
 
 
 def test_lengths_are_read_from_the_positions() -> None:

@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import linprog
+from scipy.stats import energy_distance
 
 from components.preference.crowd import IS_HARMFUL, REWARDS, expected_reward
 from components.reward_model.distances import (
+    cramer_distance,
     index_positions,
     reward_positions,
     transport_distance,
@@ -102,11 +104,33 @@ def test_it_is_a_distance(p, q, r):
     assert distance(p, p, positions) == 0
 
 
+@given(p=distributions, q=distributions, tie_breaker=st.sampled_from([0.0, 0.1, 1.0, 3.0]))
+def test_cramers_distance_is_half_the_square_of_scipys_energy_distance(p, q, tie_breaker):
+    for positions in (index_positions(), reward_positions(tie_breaker)):
+        got = cramer_distance(torch.tensor(p), torch.tensor(q), positions).item()
+        at = positions.numpy()
+        assert got == pytest.approx(energy_distance(at, at, p, q) ** 2 / 2, abs=1e-9)
+
+
+@given(p=distributions, q=distributions)
+def test_cramers_distance_is_the_expected_gap_between_two_answers_less_those_within(p, q):
+    # Szekely: E|X - Y| - E|X - X'| / 2 - E|Y - Y'| / 2, by the cost matrix alone.
+    for cost, positions in (
+        (INDEX_COST, index_positions()),
+        (reward_cost(0.1), reward_positions(0.1)),
+    ):
+        want = p @ cost @ q - p @ cost @ p / 2 - q @ cost @ q / 2
+        got = cramer_distance(torch.tensor(p), torch.tensor(q), positions).item()
+        assert got == pytest.approx(want, abs=1e-9)
+
+
 def test_its_gradient_is_that_of_finite_differences():
     generator = torch.Generator().manual_seed(3)
     logits = torch.randn(5, 6, dtype=torch.float64, generator=generator, requires_grad=True)
     target = torch.softmax(torch.randn(5, 6, dtype=torch.float64, generator=generator), dim=-1)
     for positions in (index_positions(), reward_positions(0.0), reward_positions(0.2)):
-        assert torch.autograd.gradcheck(
-            lambda x, at=positions: transport_distance(torch.softmax(x, dim=-1), target, at), logits
-        )
+        for distance in (transport_distance, cramer_distance):
+            assert torch.autograd.gradcheck(
+                lambda x, at=positions, of=distance: of(torch.softmax(x, dim=-1), target, at),
+                logits,
+            )

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from components.contract import STAGES
 from components.errors import UserError
 from tasks.config import home_root, load_resources, load_settings, set_environment_defaults
 
@@ -17,6 +18,39 @@ def test_a_wrong_resource_is_named_with_its_file(tmp_path: Path) -> None:
     (tmp_path / "k8s" / "resources.yaml").write_text("default: {num_ranks: 0}\nstages: {}\n")
     with pytest.raises(UserError, match=r"^k8s/resources.yaml: default.num_ranks"):
         load_resources(tmp_path)
+
+
+def write_resources(root: Path, text: str) -> None:
+    (root / "k8s").mkdir()
+    (root / "k8s" / "resources.yaml").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "stage"),
+    [
+        ("default: {num_ranks: 1}\nstages: {dpo: {num_ranks: 2}}\n", "stages.dpo", "dpo"),
+        ("default: {num_ranks: 2}\nstages: {sft: {num_ranks: 1}}\n", "default", "ingest"),
+    ],
+)
+def test_several_ranks_are_refused_where_a_stage_runs_on_one(
+    tmp_path: Path, text: str, key: str, stage: str
+) -> None:
+    write_resources(tmp_path, text)
+    with pytest.raises(UserError) as caught:
+        load_resources(tmp_path)
+    assert caught.value.message == (
+        f"k8s/resources.yaml: {key}.num_ranks is 2, but {stage} runs on 1 rank; "
+        "only pretrain and sft run on several"
+    )
+
+
+def test_training_stages_may_have_several_ranks_also_by_a_default_that_hits_no_other(
+    tmp_path: Path,
+) -> None:
+    one = ", ".join(f"{name}: {{num_ranks: 1}}" for name in STAGES if name != "sft")
+    write_resources(tmp_path, f"default: {{num_ranks: 4}}\nstages: {{{one}}}\n")
+    resources = load_resources(tmp_path)
+    assert (resources.of("sft").num_ranks, resources.of("dpo").num_ranks) == (4, 1)
 
 
 def test_the_users_environment_wins_over_the_defaults(tmp_path: Path) -> None:

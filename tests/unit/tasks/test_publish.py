@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tasks import outcome
 from tasks.outcome import Outcome
-from tasks.publish import LOCK, prune, publish_tree
+from tasks.publish import LOCK, NUM_CACHED, prune, prune_cache, publish_tree
 
 
 def test_publishing_replaces_the_whole_tree(tmp_path: Path) -> None:
@@ -76,3 +76,17 @@ def test_pruning_leaves_alone_what_runs_in_another_workspace(tmp_path: Path) -> 
         fcntl.flock(file, fcntl.LOCK_EX)
         prune(tmp_path, "new")
     assert with_work(tmp_path) == {"running", "new"}
+
+
+def test_a_cache_keeps_what_was_used_last_and_outlives_every_attempt(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    prune_cache(cache)  # a stage that has none
+    cache.mkdir()
+    for age_s in range(NUM_CACHED + 3):
+        (cache / str(age_s)).touch()
+        os.utime(cache / str(age_s), (1e9 - age_s, 1e9 - age_s))
+    os.utime(cache / str(NUM_CACHED + 2), (1e9, 1e9))
+    prune_cache(cache)
+    prune(tmp_path, "new")
+    kept = {int(path.name) for path in cache.iterdir()}
+    assert kept == {*range(NUM_CACHED - 1), NUM_CACHED + 2}

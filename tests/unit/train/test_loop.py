@@ -196,3 +196,21 @@ def test_checkpoints_of_another_model_are_refused(tmp_path: Path) -> None:
     run(small_net(), tmp_path)
     with pytest.raises(UserError, match="another model or seed"):
         run(nn.Sequential(nn.Linear(4, 1)), tmp_path)
+
+
+def test_a_wish_to_stop_before_the_first_step_has_step_0_looked_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        looks.append(weights(model))
+        return {"valid/x": 1.0}
+
+    monkeypatch.setattr(stop, "is_requested", lambda: True)
+    with pytest.raises(InfraError, match="stopped after checkpoint 0/12"):
+        run(small_net(), tmp_path, evaluate=evaluate)
+    monkeypatch.undo()
+    result = run(small_net(), tmp_path, evaluate=evaluate)
+    assert result.evaluations == [(0, {"valid/x": 1.0}), (12, {"valid/x": 1.0})]
+    assert len(looks) == 2

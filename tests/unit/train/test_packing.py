@@ -2,6 +2,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -85,3 +86,17 @@ def test_an_epoch_takes_every_row_once_in_a_new_order_each_time(
 def test_a_batch_falls_into_micro_batches() -> None:
     parts = micro_batches(np.arange(6), 2)
     assert [part.tolist() for part in parts] == [[0, 1], [2, 3], [4, 5]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths=LENGTHS, row_length=st.integers(1, 32), seed=st.integers(0, 5))
+def test_the_mean_of_attended_positions_is_what_a_mask_counts(
+    lengths: list[int], row_length: int, seed: int
+) -> None:
+    packing = pack(lengths, row_length, seed)
+    pieces = pieces_of(lengths)
+    positions = batch_of(packing, range(len(packing.rows)), pieces.__getitem__)["position_ids"]
+    document = (positions == 0).cumsum(dim=1)
+    same = document[:, :, None] == document[:, None, :]
+    num_pairs = same.tril().sum().item()
+    assert packing.mean_attended * max(positions.numel(), 1) == pytest.approx(num_pairs)
