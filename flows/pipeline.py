@@ -20,6 +20,7 @@ from flows.form import Overrides, Stage
 from tasks import config, flow_record, workspace
 from tasks.dag import read_dag, select
 from tasks.dvc import changed_stages, stop_reproducing
+from tasks.plan import unwatched_sources
 from tasks.stage import register_model, run_stage
 from tasks.watch import link_to_mlflow, show_result
 
@@ -66,6 +67,8 @@ def run_stages(
     config.load_settings()
     config.load_resources(root)
     names = select(read_dag(root), tuple(stages))
+    for line in unwatched_sources(root):
+        say(line)
     with (
         workspace.alone(root, say),
         flow_record.recorded(home, root, str(flow_run.id), names) as record,

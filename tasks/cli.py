@@ -112,12 +112,12 @@ def _run(arguments: argparse.Namespace, root: Path) -> int:
 
 
 def _plan(arguments: argparse.Namespace, root: Path) -> int:
-    from tasks.plan import plan, table
+    from tasks.plan import plan, table, unwatched_sources
 
     config.set_environment_defaults(os.environ, root)
     planned = plan(root)
     as_json = json.dumps([asdict(item) for item in planned], indent=1)
-    print(as_json if arguments.json else table(planned))
+    print(as_json if arguments.json else "\n".join([table(planned), *unwatched_sources(root)]))
     return 0
 
 

@@ -78,6 +78,23 @@ def differences(asked: Mapping[str, Json] | None, now: Mapping[str, Json]) -> li
     return lines
 
 
+def unwatched_sources(root: Path) -> list[str]:
+    """One line for each source of local files that DVC does not watch: a change there starts no run."""
+    params = load_params(root / "params.yaml").model_dump(mode="json")
+    spec = read_dag(root).get("ingest")
+    lines = []
+    for source in params.get("ingest", {}).get("sources", []):
+        place = source["location"]
+        if source["kind"] != "files" or "://" in place or spec is None:
+            continue
+        if not any(Path(place).is_relative_to(dep) for dep in spec.deps):
+            lines.append(
+                f"source {source['name']}: DVC does not see when {place} changes; "
+                f"add its folder to the deps of ingest in dvc.yaml"
+            )
+    return lines
+
+
 def table(planned: Sequence[Planned], num_reasons: int = 4) -> str:
     """For a terminal: stage, what happens to it, how long it took last, and why."""
     lines = []
