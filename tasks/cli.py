@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from components.contract import STAGES, Json
-from components.errors import StageError, UserError
+from components.errors import DataError, StageError, UserError
 from tasks import config, console
 from tasks.dag import read_dag, select
 
@@ -55,6 +55,18 @@ def parser() -> argparse.ArgumentParser:
     up.add_argument("--override", default="", metavar="REASON", help="move it although gates fail")
     back = verb("rollback", _rollback, "make the champion before the present one champion again")
     back.add_argument("reason", help="for the record")
+    repro = verb(
+        "reproduce", _reproduce, "compute a registered version again and compare the digests"
+    )
+    repro.add_argument("uri", help="models:/headrace/<version> or models:/headrace@champion")
+    repro.add_argument(
+        "--from", dest="first", choices=STAGES, default=STAGES[0], metavar="STAGE",
+        help="take what lies before it by digest, and compute from there; all ten if left out",
+    )  # fmt: skip
+    repro.add_argument(
+        "--tolerance", type=float, default=1.0, metavar="SE",
+        help="standard errors that a figure may move where floats differ (default 1)",
+    )  # fmt: skip
     accept = verb(
         "accept", _accept, "record a stage's changed code without a run; see `make accept`"
     )
@@ -170,6 +182,15 @@ def _rollback(arguments: argparse.Namespace, root: Path) -> int:
     entry = rollback(arguments.reason)
     print(f"version {entry.after} is champion again, after {entry.before}")
     return 0
+
+
+def _reproduce(arguments: argparse.Namespace, root: Path) -> int:
+    _environment(root)
+    from tasks.reproduce import reproduce
+
+    done = reproduce(root, arguments.uri, arguments.first, arguments.tolerance)
+    print(done.text)
+    return 0 if not done.verdict.startswith("different") else DataError.exit_code
 
 
 def _accept(arguments: argparse.Namespace, root: Path) -> int:

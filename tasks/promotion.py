@@ -179,6 +179,19 @@ def _version(client: "MlflowClient", version: str) -> "ModelVersion":
     )
 
 
+def version_of(client: "MlflowClient", uri: str) -> "ModelVersion":
+    """The version that `models:/headrace/3` or `models:/headrace@champion` names."""
+    from mlflow.exceptions import MlflowException
+
+    name, at, alias = uri.removeprefix("models:/").partition("@")
+    if not at:
+        return _version(client, uri.rpartition("/")[2])
+    try:
+        return client.get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        raise UserError(f"{uri}: no such alias", "`headrace models` lists what there is") from error
+
+
 def _figures(version: "ModelVersion") -> dict[str, float]:
     return {
         name.removeprefix(METRIC): float(value)

@@ -48,17 +48,17 @@ def of(home: Path, overrides: Mapping[str, Json], say: Callable[[str], object] =
         say(f"making a workspace for the experiment {name}")
         if root.exists():  # left half-made by a kill
             shutil.rmtree(root)
-        _git(home, "worktree", "prune")
-        _git(home, "worktree", "add", "--quiet", "--force", "--detach", str(root), "HEAD")
+        run_git(home, "worktree", "prune")
+        run_git(home, "worktree", "add", "--quiet", "--force", "--detach", str(root), "HEAD")
         try:
             _take_over(home, root, changed, added)
             override(root / "params.yaml", overrides)
             load_params(root / "params.yaml")
         except BaseException:
-            _git(home, "worktree", "remove", "--force", str(root))
+            run_git(home, "worktree", "remove", "--force", str(root))
             raise
         # What the project has computed already is checked out, not computed again.
-        _dvc(root, "checkout", "--quiet", check=False)
+        run_dvc(root, "checkout", "--quiet", check=False)
         (root / "runs").mkdir(exist_ok=True)
         outcome.write_json(root / "runs" / READY, dict(overrides))
     return root
@@ -83,7 +83,7 @@ def override(path: Path, overrides: Mapping[str, Json]) -> None:
 
 def save(root: Path) -> str:
     """Keep what the worktree `root` holds as a DVC experiment; return its name."""
-    _dvc(root, "exp", "save", "--force", "--name", root.name)
+    run_dvc(root, "exp", "save", "--force", "--name", root.name)
     return root.name
 
 
@@ -107,7 +107,7 @@ def alone(root: Path, say: Callable[[str], object] = print) -> Iterator[None]:
 
 def _name(home: Path, overrides: Mapping[str, Json], paths: list[str]) -> str:
     digest = hashlib.sha256(json.dumps(dict(overrides), sort_keys=True).encode())
-    digest.update(_git(home, "rev-parse", "HEAD").encode())
+    digest.update(run_git(home, "rev-parse", "HEAD").encode())
     for path in sorted(paths):
         digest.update(path.encode())
         if (home / path).is_file():
@@ -125,18 +125,18 @@ def _take_over(home: Path, root: Path, changed: list[str], added: list[str]) -> 
     local = home / ".dvc" / "config.local"
     if local.exists():
         shutil.copy2(local, root / ".dvc" / "config.local")
-    _dvc(root, "cache", "dir", "--local", _dvc(home, "cache", "dir").strip())
+    run_dvc(root, "cache", "dir", "--local", run_dvc(home, "cache", "dir").strip())
 
 
 def _files(home: Path, *arguments: str) -> list[str]:
-    return [path for path in _git(home, *arguments, "-z").split("\0") if path]
+    return [path for path in run_git(home, *arguments, "-z").split("\0") if path]
 
 
-def _git(root: Path, *arguments: str) -> str:
+def run_git(root: Path, *arguments: str) -> str:
     return _run(root, ["git", *arguments])
 
 
-def _dvc(root: Path, *arguments: str, check: bool = True) -> str:
+def run_dvc(root: Path, *arguments: str, check: bool = True) -> str:
     return _run(root, [sys.executable, "-m", "dvc", *arguments], check=check)
 
 

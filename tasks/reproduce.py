@@ -1,0 +1,187 @@
+"""`headrace reproduce`: compute a registered version again from what it recorded, and compare."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.contract import STAGES, Json
+from components.errors import DataError, StageError, UserError
+from components.section import read_yaml
+from tasks import dvc
+from tasks.config import home_root
+from tasks.dag import ARTIFACTS, read_dag, select
+from tasks.promotion import version_of
+from tasks.registry import MODEL_NAME
+from tasks.run_dir import flatten
+from tasks.workspace import run_dvc, run_git
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+FILES = ("params.yaml", "dvc.yaml", "dvc.lock")
+"""What a version keeps of the project it came from, below `reproduce/`."""
+PLACE = Path(".headrace", "reproductions")
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    version: str
+    folder: Path
+    rows: list[tuple[str, str, str, str]]
+    """Stage, recorded digest, digest now, and `equal`, `different` or `taken`."""
+    worst: tuple[str, float] | None
+    """The figure of the evaluation that moved most, and by how many standard errors."""
+    max_se: float
+
+    @property
+    def first_difference(self) -> str:
+        return next((row[0] for row in self.rows if row[3] == "different"), "")
+
+    @property
+    def verdict(self) -> str:
+        if not self.first_difference:
+            return "bit-equal"
+        name, moved_se = self.worst or ("no figure was evaluated", math.inf)
+        if moved_se <= self.max_se:
+            return (
+                f"within {self.max_se:g} standard errors: different first in "
+                f"{self.first_difference}, {name} moved most, by {moved_se:.2f}"
+            )
+        return f"different, first in {self.first_difference}: {name} moved by {moved_se:.2f} se"
+
+    @property
+    def text(self) -> str:
+        lines = [
+            f"{stage:>14}  {was:<10.10} {now:<10.10}  {how}" for stage, was, now, how in self.rows
+        ]
+        return "\n".join([*lines, f"{MODEL_NAME} version {self.version}: {self.verdict}"])
+
+
+def reproduce(
+    root: Path, uri: str, first: str, max_se: float, say: Callable[[str], object] = print
+) -> Reproduction:
+    """Clone the version's commit, take the data before stage `first` by digest, compute the rest.
+
+    Nothing is taken from DVC's run cache: every stage from `first` on is executed. Raises UserError
+    if the version does not say where it came from, DataError if its data or code is not to be had.
+    """
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    version = version_of(client, uri)
+    home = home_root(root)
+    folder = home / PLACE / f"{MODEL_NAME}-{version.version}"
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    commit = version.tags.get("headrace.git_commit", "").removesuffix("-dirty")
+    say(f"cloning commit {commit[:12]} into {folder}")
+    _clone(home, folder, commit)
+    _fetch_files(client, str(version.run_id), folder)
+    recorded = _digests(folder)
+    _require_same_code(folder)
+    order = select(read_dag(folder), ())
+    taken = order[: order.index(first)]
+    run_dvc(folder, "cache", "dir", "--local", run_dvc(home, "cache", "dir").strip())
+    _take(folder, taken)
+    for stage in order[order.index(first) :]:
+        say(f"computing {stage}")
+        dvc.reproduce(folder, stage, "reproduce", force=True, say=say)
+    now = _digests(folder)
+    rows = [
+        (
+            stage,
+            recorded[stage],
+            now[stage],
+            "taken"
+            if stage in taken
+            else "equal"
+            if recorded[stage] == now[stage]
+            else "different",
+        )
+        for stage in order
+    ]
+    before = _figures(Path(client.download_artifacts(str(version.run_id), "reports/evaluate.json")))
+    worst = largest_move(before, _figures(folder / "reports" / "evaluate.json"))
+    return Reproduction(str(version.version), folder, rows, worst, max_se)
+
+
+def largest_move(before: Mapping[str, Json], after: Mapping[str, Json]) -> tuple[str, float] | None:
+    """The figure with an error that moved most, in standard errors of the one before; None if none."""
+    moves = []
+    for name, value in before.items():
+        first, dot, rest = name.partition(".")
+        error = before.get(f"{first}_se{dot}{rest}")
+        if isinstance(value, int | float) and isinstance(error, int | float) and name in after:
+            move = abs(after[name] - value)
+            moves.append((move / error if error else math.inf if move else 0.0, name))
+    return (max(moves)[1], max(moves)[0]) if moves else None
+
+
+def _clone(home: Path, folder: Path, commit: str) -> None:
+    if not commit or commit == "unknown":
+        raise UserError("the version does not say which commit it came from", "register it in git")
+    run_git(home, "clone", "--quiet", "--no-checkout", str(home), str(folder))
+    # A DVC experiment's commit is on no branch.
+    run_git(folder, "fetch", "--quiet", "origin", "+refs/exps/*:refs/exps/*")
+    try:
+        run_git(folder, "checkout", "--quiet", "--detach", commit)
+    except StageError as error:
+        raise DataError(
+            f"commit {commit[:12]} is not in {home}", "fetch it from where it was made"
+        ) from error
+
+
+def _fetch_files(client: "MlflowClient", run_id: str, folder: Path) -> None:
+    from mlflow.exceptions import MlflowException
+
+    for name in FILES:
+        try:
+            path = client.download_artifacts(run_id, f"reproduce/{name}")
+        except (MlflowException, OSError) as error:
+            raise UserError(
+                f"the version keeps no {name}", "it was registered before versions kept it"
+            ) from error
+        shutil.copy(path, folder / name)
+
+
+def _require_same_code(folder: Path) -> None:
+    """Raise DataError if the commit's code is not what the version was computed with."""
+    changed = {
+        reason
+        for reasons in dvc.changed_stages(folder).values()
+        for reason in reasons
+        if reason.startswith("changed deps: components/") and not reason.endswith("deleted")
+    }
+    if changed:
+        raise DataError(
+            f"the version was made from uncommitted code: {'; '.join(sorted(changed))}",
+            "commit before you register",
+        )
+
+
+def _take(folder: Path, stages: list[str]) -> None:
+    paths = [f"{ARTIFACTS}/{stage}" for stage in stages]
+    if paths:
+        run_dvc(folder, "checkout", "--quiet", *paths, check=False)
+        if not all((folder / path).exists() for path in paths):
+            run_dvc(folder, "pull", "--quiet", *paths)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    stages = read_yaml(folder / "dvc.lock")["stages"]
+    return {
+        stage: next(
+            out["md5"] for out in stages[stage]["outs"] if out["path"] == f"{ARTIFACTS}/{stage}"
+        )
+        for stage in stages
+        if stage in STAGES
+    }
+
+
+def _figures(path: Path) -> dict[str, Json]:
+    return flatten(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
