@@ -5,6 +5,7 @@ Neither may change a result, so neither is part of a stage's key.
 
 import json
 import os
+import re
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Literal
@@ -122,3 +123,8 @@ def without_password(url: str) -> str:
     """The address, with the user and password in it left out."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def without_passwords(text: str) -> str:
+    """The text, with the user and password of every address in it left out."""
+    return re.sub(r"://[^/\s@]+@", "://", text)

@@ -19,7 +19,7 @@ from tasks import config, outcome
 from tasks.flow_record import git_commit
 from tasks.key import digest_tree
 from tasks.launch import prepare
-from tasks.mirror import EXPERIMENT, flatten
+from tasks.mlflow_run import EXPERIMENT, flatten
 from tasks.publish import publish_tree
 
 MODEL_NAME = "headrace"
