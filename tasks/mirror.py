@@ -85,7 +85,7 @@ def mirror_all(client: "MlflowClient", root: Path) -> Round:
         except Exception as error:  # noqa: BLE001  an artifact store raises what it likes
             client.get_experiment(store.experiment_id)  # MLflow is away, and will take none
             num_open += 1
-            said = config.without_passwords(str(error))[:300]
+            said = config.without_password(str(error))[:300]
             problems.append(f"{_name(path)}: {type(error).__name__}: {said}")
     return Round(num_open, problems)
 

@@ -44,7 +44,6 @@ def main() -> int:
     arguments = parser.parse_args()
     root = Path.cwd()
     config.set_environment_defaults(os.environ, root)
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     with _only_mirror(root, wait=bool(arguments.follow)) as ours:
         if not ours:
@@ -65,7 +64,7 @@ def _run(root: Path, flow_run: str | None, wait_s: float) -> int:
             done = mirror_all(MlflowClient(), root)
             num_open, problems = done.num_open, done.problems
         except Exception as error:  # noqa: BLE001  whatever ails MLflow must reach no one but this log
-            said = config.without_passwords(str(error))[:300]
+            said = config.without_password(str(error))[:300]
             num_open = 1
             problems = [f"MLflow did not take the figures: {type(error).__name__}: {said}"]
         for problem in problems:
