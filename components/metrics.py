@@ -5,6 +5,7 @@ The file is the truth; whoever mirrors it (MLflow, a UI) may be away and catch u
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -19,11 +20,17 @@ class JsonLinesSink(Sink):
     """Appends `{"at": unix seconds, "step": n, "metrics": {...}}` and `{"at", "progress": {...}}` lines.
 
     A line is written whole with one call, so a reader never sees half of one but for a kill
-    inside the write itself; readers skip a last line without a newline.
+    inside the write itself; readers skip a last line without a newline, and one that is no JSON.
+    A step that an earlier process logged is not logged again: a stage that goes on from a
+    checkpoint computes the steps after it a second time, to the same figures.
     """
 
     def __init__(self, path: Path, stage: str) -> None:
+        self._last_steps = last_steps(path)
+        half = ends_in_half_a_line(path)
         self._file = path.open("a", encoding="utf-8", buffering=1)
+        if half:
+            self._file.write("\n")
         self._stage = stage
         self._started_at = time.monotonic()
         self._first_done: int | None = None
@@ -31,9 +38,12 @@ class JsonLinesSink(Sink):
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         finite = {
-            name: value if math.isfinite(value) else str(value) for name, value in values.items()
+            name: value if math.isfinite(value) else str(value)
+            for name, value in values.items()
+            if step > self._last_steps.get(name, -1)
         }
-        self._write({"step": step, "metrics": finite})
+        if finite:
+            self._write({"step": step, "metrics": finite})
 
     def progress(self, done: int, total: int, unit: str, **figures: float | str) -> None:
         now = time.monotonic()
@@ -63,6 +73,31 @@ class JsonLinesSink(Sink):
             self._file.write(json.dumps({"at": round(time.time(), 3)} | entry) + "\n")
         except OSError as error:  # a full disk must not end a training run for a figure
             print(f"{self._stage}: a figure was not written: {error}", file=sys.stderr, flush=True)
+
+
+def last_steps(path: Path) -> dict[str, int]:
+    """The highest step of each metric that the JSON lines at `path` hold; empty if there are none."""
+    found: dict[str, int] = {}
+    if not path.exists():
+        return found
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                entry = json.loads(line)
+            except ValueError:  # a kill inside a write left half a line
+                continue
+            for name in entry.get("metrics", {}):
+                found[name] = max(found.get(name, -1), entry["step"])
+    return found
+
+
+def ends_in_half_a_line(path: Path) -> bool:
+    """Whether the last byte at `path` is no newline; what is appended would be lost with that line."""
+    if not path.exists() or not path.stat().st_size:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
 
 
 class QuietSink(Sink):

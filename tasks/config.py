@@ -5,10 +5,10 @@ Neither may change a result, so neither is part of a stage's key.
 
 import json
 import os
+import re
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -110,6 +110,7 @@ def set_environment_defaults(environ: MutableMapping[str, str], root: Path) -> N
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a busy machine takes its time
         "MLFLOW_TRACKING_URI": f"sqlite:///{home_root(root) / 'mlflow.db'}",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # its own 7 are over four minutes without a word
         "DO_NOT_TRACK": "1",
         "GX_ANALYTICS_ENABLED": "false",
         "DVC_NO_ANALYTICS": "1",
@@ -129,7 +130,6 @@ def with_defaults(environ: Mapping[str, str], root: Path) -> dict[str, str]:
     return copy
 
 
-def without_password(url: str) -> str:
-    """The address, with the user and password in it left out."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+def without_password(text: str) -> str:
+    """An address, or a text with addresses in it, with their users and passwords left out."""
+    return re.sub(r"://[^/?#\s]*@", "://", text)

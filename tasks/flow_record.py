@@ -98,15 +98,18 @@ def read(path: Path) -> FlowRecord | None:
     """The record at `path`; None if there is none, or none that is whole."""
     try:
         return FlowRecord(**json.loads(path.read_text(encoding="utf-8")))
-    except (FileNotFoundError, json.JSONDecodeError, TypeError):
+    except (FileNotFoundError, ValueError, TypeError):
         return None
 
 
 def has_ended(path: Path) -> bool:
     """Whether the flow of the record at `path` said that it ended, or is gone without a word."""
     record = read(path)
-    if record is None:
-        return True
+    return record is None or is_over(record)
+
+
+def is_over(record: FlowRecord) -> bool:
+    """Whether the flow said that it ended, or its process is gone."""
     return record.ended_at is not None or not is_running(record.pid, record.ticks)
 
 

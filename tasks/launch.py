@@ -9,7 +9,7 @@ import fcntl
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +25,15 @@ from tasks.local import LocalLauncher
 from tasks.outcome import Outcome
 from tasks.process import die_with_supervisor
 from tasks.publish import LOCK, prune, prune_cache, publish_tree, remove
-from tasks.run_dir import Latest, RunDir, lock_entry, read_latest, resolved_params, write_latest
+from tasks.run_dir import (
+    Latest,
+    RunDir,
+    lock_entry,
+    read_latest,
+    read_request,
+    resolved_params,
+    write_latest,
+)
 
 FLOW_RUN = "HEADRACE_FLOW_RUN"
 """The Prefect flow run that asked for this; empty if nobody did."""
@@ -105,36 +113,60 @@ def _attempt(
     last: Outcome | None,
     lock: int,
 ) -> Outcome:
+    """Run it from its checkpoint, or from the start if it was computed whole before.
+
+    In an order in which a kill at any point is harmless. What was computed goes first, for while it
+    lies there with an outcome that is ok, it is published as it is. Then the request says what is
+    done now, and an outcome whose attempt is not the request's is an older one's. That outcome
+    goes before the output's folder is there again, and before `latest.json` names the attempt.
+    """
     run = work.run
-    stale = [run.out, run.reports, run.report, run.path / outcome.NAME]
-    if last and last.ok:  # asked to compute it again: from the start, and told as a new story
-        stale += [run.path / "mirror.json", run.work, run.metrics, run.log]
+    before = read_request(run.path)
+    stale = [run.out, run.reports, run.report]
+    if last and last.ok:  # asked to compute it again: from the start
+        stale += [run.work, run.metrics, run.log]
     for path in stale:
         remove(path)
+    request = next_request(work, settings.num_workers, before, last)
+    outcome.write_json(run.request, request)
+    remove(run.path / outcome.NAME)
     for path in (run.out, run.reports, run.work):
         path.mkdir(parents=True, exist_ok=True)
-    attempt = last.attempt + 1 if last else 1
-    request = {
-        "stage": run.stage,
-        "key": run.key,
+    write_latest(run.root, run.stage, Latest(run.key))
+    result = LocalLauncher(settings.grace_s, lock).run(run, resources.num_ranks)
+    result = replace(result, attempt=request["attempt"])
+    outcome.write(run.path, result)
+    return result
+
+
+def next_request(
+    work: Prepared, num_workers: int, before: Mapping[str, Json], last: Outcome | None
+) -> dict[str, Json]:
+    """What request.json is to say, after the request `before` (empty if there was none) and its end.
+
+    One that was not computed whole is gone on with: it keeps its `begun_at` and adds to its
+    `flow_runs`, by which MLflow has one run for all attempts that lead to one output.
+    """
+    now, flow_run = time.time(), os.environ.get(FLOW_RUN, "")
+    whole = last is not None and last.ok and last.attempt == before.get("attempt", last.attempt)
+    flow_runs = [] if whole else [run for run in before.get("flow_runs", []) if run != flow_run]
+    return {
+        "stage": work.run.stage,
+        "key": work.run.key,
         "params": work.params,
         "deps": work.digests,
         "code": work.code,
         "inputs": list(work.spec.inputs),
-        "attempt": attempt,
-        "num_workers": settings.num_workers,
-        "cache": str(run.cache),
-        "flow_run": os.environ.get(FLOW_RUN, ""),
-        "git_commit": git_commit(run.root),
-        "workspace": str(run.root),
-        "requested_at": time.time(),
+        "attempt": before.get("attempt", last.attempt if last else 0) + 1,
+        "num_workers": num_workers,
+        "cache": str(work.run.cache),
+        "flow_run": flow_run,
+        "flow_runs": [*flow_runs, flow_run] if flow_run else flow_runs,
+        "git_commit": git_commit(work.run.root),
+        "workspace": str(work.run.root),
+        "begun_at": now if whole else before.get("begun_at", now),
+        "requested_at": now,
     }
-    outcome.write_json(run.request, request)
-    write_latest(run.root, run.stage, Latest(run.key))
-    result = LocalLauncher(settings.grace_s, lock).run(run, resources.num_ranks)
-    result = replace(result, attempt=attempt)
-    outcome.write(run.path, result)
-    return result
 
 
 def _publish(run: RunDir, recorded: bool) -> None:

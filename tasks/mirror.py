@@ -1,232 +1,292 @@
-"""Mirrors `runs/` to MLflow: one parent run per flow run, one run per executed stage.
+"""Mirrors `runs/` to MLflow: one parent run per flow run, one run per output that was computed.
 
 The files are the truth and the mirror only reads them, so MLflow may be down, slow or wiped:
 whatever it has not taken is sent the next time. How far each run is mirrored is in its
-`mirror.json`; a kill between a send and that note costs a point sent twice, never one lost.
+`mirror.json`; a kill between a send and that note costs something sent twice, which MLflow takes
+once.
+
+- All attempts that lead to one output are one run, found by its tags `headrace.stage_key` and
+  `headrace.begun_at`; computing it again from the start is another. Its parent and its
+  `prefect.flow_run_id` are those of the newest flow run that worked on it; `headrace.flow_runs`
+  names all of them, the oldest first.
+- A run whose attempt nobody works on, without an outcome, is KILLED; gone on with, it is RUNNING
+  again.
+- What someone deleted in MLflow stays deleted. In another store, by its address or by the
+  experiment in it, everything is mirrored anew.
 """
 
 import json
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import config, outcome
-from tasks.flow_record import has_ended
-from tasks.run_dir import flatten, lock_entry, read_latest
+from tasks import config, flow_record, mlflow_run, outcome
+from tasks.mlflow_run import Store
+from tasks.outcome import Outcome
+from tasks.publish import is_held
+from tasks.run_dir import read_request
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-EXPERIMENT = "headrace"
-BATCH = 1000
-"""MLflow's own limit of metrics in one call."""
+RECORD_WAIT_S = 60.0
+"""How long after its end a run waits for DVC's record; later the next mirror sends it."""
 
 
 @dataclass
 class Progress:
-    """How far one run folder is mirrored."""
+    """How far one run folder is mirrored, and where."""
 
-    run_id: str = ""
+    tracking_uri: str = ""
     experiment_id: str = ""
+    experiment_created_at: int = 0
+    begun_at: float = 0.0
+    """Of the request that the run tells; 0 for none."""
+    run_id: str = ""
+    params_sent: bool = False
+    tags: dict[str, str] = field(default_factory=dict)
+    """What was sent of who worked on it."""
     offset: int = 0
     """Bytes of metrics.jsonl sent."""
+    status: str = "RUNNING"
     ended_at: float = 0.0
-    """The outcome that was sent, by its end; 0 for none."""
+    """The end that was sent; 0 for none."""
     lock_entry: bool = False
+    """Whether DVC's record of the output was sent, or will never come."""
+    deleted: bool = False
+    """Whether someone deleted the run in MLflow."""
 
 
-def mirror_all(client: "MlflowClient", root: Path) -> int:
-    """Send what is new in every run folder; return how many runs are not finished yet."""
-    experiment_id = _experiment(client)
-    num_open = 0
-    for record in sorted((root / "runs" / "flows").glob("*.json")):
-        if not record.name.endswith(".mirror.json"):
-            num_open += not _mirror_flow(client, experiment_id, record)
-    for request in sorted((root / "runs").glob("*/*/request.json")):
-        num_open += not _mirror_stage(client, experiment_id, root, request.parent)
-    return num_open
+@dataclass(frozen=True)
+class Round:
+    num_open: int
+    """Runs that are not finished yet, or that MLflow did not take."""
+    problems: list[str]
+    """One line for each run that could not be sent."""
 
 
-def _experiment(client: "MlflowClient") -> str:
-    from mlflow.exceptions import MlflowException
+def mirror_all(client: "MlflowClient", root: Path) -> Round:
+    """Send what is new in every run folder; what ails one run holds up no other.
 
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is not None:
-        return str(found.experiment_id)
-    try:
-        return str(client.create_experiment(EXPERIMENT, config.artifact_location(Path.cwd())))
-    except MlflowException:  # someone else was faster
-        found = client.get_experiment_by_name(EXPERIMENT)
-        if found is None:
-            raise
-        return str(found.experiment_id)
+    Raises whatever MLflow's client raises if MLflow itself is away.
+    """
+    store = mlflow_run.open_store(client, root)
+    num_open, problems = 0, []
+    for path, send in _runs(client, store, root):
+        try:
+            num_open += not send(path)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            # Files of another version, or cut off: waiting mends nothing.
+            problems.append(f"{_name(path)} cannot be read: {type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001  an artifact store raises what it likes
+            client.get_experiment(store.experiment_id)  # MLflow is away, and will take none
+            num_open += 1
+            said = config.without_password(str(error))[:300]
+            problems.append(f"{_name(path)}: {type(error).__name__}: {said}")
+    return Round(num_open, problems)
 
 
-def _mirror_flow(client: "MlflowClient", experiment_id: str, path: Path) -> bool:
-    record = json.loads(path.read_text(encoding="utf-8"))
+def _runs(
+    client: "MlflowClient", store: Store, root: Path
+) -> "Iterator[tuple[Path, partial[bool]]]":
+    """Flows before stages: a stage's run names its flow's."""
+    for path in sorted((root / "runs" / "flows").glob("*.json")):
+        if not path.name.endswith(".mirror.json"):
+            yield path, partial(_mirror_flow, client, store)
+    for path in sorted((root / "runs").glob("*/*/request.json")):
+        yield path.parent, partial(_mirror_stage, client, store, root)
+
+
+def _name(path: Path) -> str:
+    return f"runs/{path.parent.name}/{path.name}"
+
+
+def _mirror_flow(client: "MlflowClient", store: Store, path: Path) -> bool:
+    """Send what is new of a flow run's record; say whether nothing more is to come."""
+    record = flow_record.read(path)
+    if record is None:
+        return True
     note = path.with_suffix(".mirror.json")
-    progress = _read_progress(note)
-    if progress.ended_at:
+    progress = _read_progress(note, store, record.started_at)
+    if progress.ended_at or progress.deleted:
         return True
-    if not progress.run_id:
-        progress.run_id = _create_run(
-            client, experiment_id, f"pipeline {record['id'][:8]}", record["started_at"],
-            {"headrace.flow_run": record["id"], "headrace.kind": "flow",
-             "headrace.git_commit": record["git_commit"],
-             "prefect.flow_run_id": record["id"], "headrace.stages": ",".join(record["stages"])},
-        )  # fmt: skip
-        progress.experiment_id = experiment_id
-        outcome.write_json(note, asdict(progress))
-    if not has_ended(path):
-        return False
-    for stage, state in record["states"].items():
-        client.set_tag(progress.run_id, f"headrace.state.{stage}", state["name"])
-    killed = record["ended_at"] is None
-    ended_at = path.stat().st_mtime if killed else record["ended_at"]
-    status = "KILLED" if killed else record["state"]
-    client.set_terminated(progress.run_id, status, round(ended_at * 1000))
-    progress.ended_at = ended_at
-    outcome.write_json(note, asdict(progress))
-    return True
-
-
-def _mirror_stage(client: "MlflowClient", experiment_id: str, root: Path, run_dir: Path) -> bool:
-    note = run_dir / "mirror.json"
-    progress = _read_progress(note)
-    ended = outcome.read(run_dir)
-    ended_at = ended.started_at + ended.elapsed_s if ended else 0.0
-    if progress.ended_at and progress.ended_at == ended_at and progress.lock_entry:
-        return True
-    request = json.loads((run_dir / "request.json").read_text(encoding="utf-8"))
-    if not progress.run_id:
-        progress.run_id = _start_stage_run(client, experiment_id, root, request)
-        progress.experiment_id = experiment_id
-        outcome.write_json(note, asdict(progress))
-    progress.offset = _send_metrics(
-        client, progress.run_id, run_dir / "metrics.jsonl", progress.offset
-    )
-    if ended is not None and progress.ended_at != ended_at:
-        _send_end(client, progress.run_id, run_dir, ended, ended_at)
-        progress.ended_at = ended_at
-    if ended is not None and not progress.lock_entry:
-        progress.lock_entry = not ended.ok or _send_lock_entry(client, progress.run_id, request)
-    outcome.write_json(note, asdict(progress))
-    return bool(progress.ended_at and progress.lock_entry)
-
-
-def _start_stage_run(
-    client: "MlflowClient", experiment_id: str, root: Path, request: dict[str, Any]
-) -> str:
+    over = flow_record.is_over(record)
+    if over:
+        record = flow_record.read(path) or record  # it may have said its end while we looked
+    mark = {"headrace.kind": "flow", "headrace.flow_run": record.id}
     tags = {
+        "headrace.git_commit": record.git_commit,
+        "headrace.stages": ",".join(record.stages),
+        "prefect.flow_run_id": record.id,
+        **{f"headrace.state.{stage}": state["name"] for stage, state in record.states.items()},
+    }
+    with _kept(client, progress, note):
+        if not progress.run_id:
+            name = f"pipeline {record.id[:8]}"
+            _begin(client, progress, note, name, record.started_at, mark)
+        _send_tags(client, progress, tags)
+        if over:
+            progress.status = record.state if record.ended_at else "KILLED"
+            ended_at = record.ended_at or path.stat().st_mtime
+            client.set_terminated(progress.run_id, progress.status, round(ended_at * 1000))
+            progress.ended_at = ended_at
+    return over or progress.deleted
+
+
+def _mirror_stage(client: "MlflowClient", store: Store, root: Path, run_dir: Path) -> bool:
+    """Send what is new of an attempt; say whether nothing more is to come."""
+    request = read_request(run_dir)
+    if not request:
+        return True
+    note = run_dir / "mirror.json"
+    begun_at = float(request.get("begun_at") or request["requested_at"])  # older ones have none
+    progress = _read_progress(note, store, begun_at)
+    if progress.deleted:
+        return True
+    ended, status, ended_at = _end(run_dir, request)
+    tags = _stage_tags(root, request)
+    is_told = (progress.status, progress.ended_at) == (status, ended_at)
+    waits = status == "FINISHED" and not progress.lock_entry
+    if is_told and progress.tags == tags and status != "RUNNING" and not waits:
+        return True
+    mark = {
         "headrace.kind": "stage",
         "headrace.stage": request["stage"],
         "headrace.stage_key": request["key"],
+        "headrace.begun_at": repr(begun_at),
+    }
+    with _kept(client, progress, note):
+        if not progress.run_id:
+            _begin(client, progress, note, request["stage"], begun_at, mark)
+        _send_tags(client, progress, tags)
+        if not progress.params_sent:
+            mlflow_run.send_params(client, progress.run_id, request["params"])
+            progress.params_sent = True
+        metrics = run_dir / "metrics.jsonl"
+        progress.offset = mlflow_run.send_metrics(client, progress.run_id, metrics, progress.offset)
+        if not is_told:
+            _send_status(client, progress.run_id, run_dir, ended, status, ended_at)
+            progress.status, progress.ended_at = status, ended_at
+            progress.lock_entry = False
+        if status == "FINISHED" and not progress.lock_entry:
+            progress.lock_entry = mlflow_run.send_lock_entry(client, progress.run_id, request)
+    if progress.deleted or status in ("FAILED", "KILLED") or progress.lock_entry:
+        return True
+    return status == "FINISHED" and time.time() - ended_at > RECORD_WAIT_S
+
+
+def _end(run_dir: Path, request: Mapping[str, Any]) -> tuple[Outcome | None, str, float]:
+    """The outcome of the request if there is one, MLflow's word for it, and when it ended (0: not yet)."""
+    ended = _outcome_of(run_dir, request)
+    if ended is None:
+        if is_held(run_dir):
+            return None, "RUNNING", 0.0
+        ended = _outcome_of(run_dir, request)  # it may have ended while we looked
+    if ended is None:
+        return None, "KILLED", _last_sign_at(run_dir)
+    return ended, "FINISHED" if ended.ok else "FAILED", ended.started_at + ended.elapsed_s
+
+
+def _outcome_of(run_dir: Path, request: Mapping[str, Any]) -> Outcome | None:
+    """None also for the outcome of an older request, which launch is about to remove."""
+    ended = outcome.read(run_dir)
+    return ended if ended is not None and ended.attempt == request["attempt"] else None
+
+
+def _last_sign_at(run_dir: Path) -> float:
+    """When the attempt wrote something for the last time."""
+    signs = [run_dir / name for name in ("request.json", "metrics.jsonl", "log.txt")]
+    return max(sign.stat().st_mtime for sign in signs if sign.exists())
+
+
+def _send_status(
+    client: "MlflowClient",
+    run_id: str,
+    run_dir: Path,
+    ended: Outcome | None,
+    status: str,
+    ended_at: float,
+) -> None:
+    if ended is not None:
+        mlflow_run.send_end(client, run_id, run_dir, ended, ended_at)
+    elif status == "RUNNING":
+        client.update_run(run_id, status)
+    else:
+        client.set_terminated(run_id, status, round(ended_at * 1000))
+
+
+def _stage_tags(root: Path, request: Mapping[str, Any]) -> dict[str, str]:
+    """Who works on it: they change when another flow run goes on with it."""
+    flow_run, flows = request["flow_run"], root / "runs" / "flows"
+    tags = {
         "headrace.git_commit": request["git_commit"],
         "headrace.attempt": str(request["attempt"]),
+        "headrace.flow_runs": ",".join(request.get("flow_runs", [])),
     }
-    if request["flow_run"]:
-        tags["prefect.flow_run_id"] = request["flow_run"]
-        parent = root / "runs" / "flows" / f"{request['flow_run']}.mirror.json"
-        parent_run = _read_progress(parent).run_id
-        if parent_run:
-            tags["mlflow.parentRunId"] = parent_run
-    run_id = _create_run(client, experiment_id, request["stage"], request["requested_at"], tags)
-    from mlflow.entities import Param
-
-    params = [Param(name, str(value)[:6000]) for name, value in flatten(request["params"]).items()]
-    for start in range(0, len(params), 100):
-        client.log_batch(run_id, params=params[start : start + 100])
-    return run_id
+    if flow_run:
+        tags["prefect.flow_run_id"] = flow_run
+        parent = _parse_progress(flows / f"{flow_run}.mirror.json")
+        if parent.run_id and not parent.deleted:
+            tags["mlflow.parentRunId"] = parent.run_id
+    return tags
 
 
-def _send_metrics(client: "MlflowClient", run_id: str, path: Path, offset: int) -> int:
-    """Send the whole lines after `offset`; return where the next ones start."""
-    from mlflow.entities import Metric
-
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            new = file.read()
-    except FileNotFoundError:
-        return offset
-    new = new[: new.rfind(b"\n") + 1]
-    metrics = []
-    for line in new.splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:  # a kill inside a write left half a line
-            continue
-        for name, value in entry.get("metrics", {}).items():
-            metrics.append(Metric(name, float(value), round(entry["at"] * 1000), entry["step"]))
-    for start in range(0, len(metrics), BATCH):
-        client.log_batch(run_id, metrics=metrics[start : start + BATCH])
-    return offset + len(new)
-
-
-def _send_end(
-    client: "MlflowClient", run_id: str, run_dir: Path, ended: outcome.Outcome, ended_at: float
+def _begin(
+    client: "MlflowClient",
+    progress: Progress,
+    note: Path,
+    name: str,
+    begun_at: float,
+    mark: dict[str, str],
 ) -> None:
-    from mlflow.entities import Metric, RunTag
-
-    at_ms = round(ended_at * 1000)
-    metrics = [
-        Metric("stage/elapsed_s", ended.elapsed_s, at_ms, 0),
-        Metric("stage/peak_memory_gib", ended.peak_memory_gib, at_ms, 0),
-    ]
-    report = run_dir / "report.json"
-    if report.exists():
-        numbers = flatten(json.loads(report.read_text(encoding="utf-8")))
-        metrics += [
-            Metric(f"report/{_metric_name(name)}", float(value), at_ms, 0)
-            for name, value in numbers.items()
-            if isinstance(value, bool | int | float)
-        ]
-        client.log_artifact(run_id, str(report))
-    for start in range(0, len(metrics), BATCH):
-        client.log_batch(run_id, metrics=metrics[start : start + BATCH])
-    if (run_dir / "reports").is_dir() and any((run_dir / "reports").iterdir()):
-        client.log_artifacts(run_id, str(run_dir / "reports"), "reports")
-    if (run_dir / "log.txt").exists():
-        client.log_artifact(run_id, str(run_dir / "log.txt"))
-    tags = {"outcome": ended.kind, "message": ended.message, "hint": ended.hint, "node": ended.node}
-    client.log_batch(
-        run_id,
-        tags=[RunTag(f"headrace.{name}", value[:5000]) for name, value in tags.items() if value],
+    progress.run_id = mlflow_run.find_or_create(
+        client, progress.experiment_id, name, begun_at, mark
     )
-    client.set_terminated(run_id, "FINISHED" if ended.ok else "FAILED", at_ms)
+    outcome.write_json(note, asdict(progress))  # before anything else can fail
 
 
-def _send_lock_entry(client: "MlflowClient", run_id: str, request: dict[str, Any]) -> bool:
-    """Tag the run with what dvc.lock says of its output; False if DVC has not recorded it yet."""
-    stage, workspace = request["stage"], Path(request["workspace"])
-    latest = read_latest(workspace, stage)
-    if latest is None or latest.key != request["key"]:
-        return True  # a later attempt took its place, or the experiment's workspace is gone
-    entry = lock_entry(workspace, stage)
-    recorded = latest.recorded_before or entry != latest.lock_entry
-    if not latest.published or not recorded or entry is None:
-        return False
-    for out in entry.get("outs", []):
-        client.set_tag(run_id, f"dvc.{out['path'].replace('/', '.')}", out.get("md5", ""))
-    return True
+def _send_tags(client: "MlflowClient", progress: Progress, tags: dict[str, str]) -> None:
+    if tags != progress.tags:
+        mlflow_run.send_tags(client, progress.run_id, tags)
+        progress.tags = tags
 
 
-def _create_run(
-    client: "MlflowClient", experiment_id: str, name: str, started_at: float, tags: dict[str, str]
-) -> str:
-    run = client.create_run(
-        experiment_id, round(started_at * 1000), tags | {"mlflow.runName": name}, name
-    )
-    return str(run.info.run_id)
+@contextmanager
+def _kept(client: "MlflowClient", progress: Progress, note: Path) -> Iterator[None]:
+    """Keep how far the body comes, also when it fails; no failure if someone deleted the run."""
+    from mlflow.exceptions import MlflowException
 
-
-def _metric_name(name: str) -> str:
-    """MLflow allows letters, digits and `_-. :/`; anything else becomes `_`."""
-    return "".join(c if c.isalnum() or c in "_-. :/" else "_" for c in name)
-
-
-def _read_progress(path: Path) -> Progress:
+    before = asdict(progress)
     try:
-        return Progress(**json.loads(path.read_text(encoding="utf-8")))
-    except (FileNotFoundError, json.JSONDecodeError, TypeError):
+        yield
+    except MlflowException:
+        if not progress.run_id or not mlflow_run.is_gone(client, progress.run_id):
+            raise
+        progress.deleted = True
+    finally:
+        if asdict(progress) != before:
+            outcome.write_json(note, asdict(progress))
+
+
+def _read_progress(note: Path, store: Store, begun_at: float) -> Progress:
+    """What was sent there of what began then; nothing, if the note is of another store or story."""
+    here = Progress(**asdict(store), begun_at=begun_at)
+    found = _parse_progress(note)
+    same = (
+        found.tracking_uri == here.tracking_uri
+        and found.experiment_id == here.experiment_id
+        and found.experiment_created_at == here.experiment_created_at
+        and found.begun_at == here.begun_at
+    )
+    return found if same else here
+
+
+def _parse_progress(note: Path) -> Progress:
+    try:
+        return Progress(**json.loads(note.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
         return Progress()

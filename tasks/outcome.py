@@ -57,7 +57,7 @@ def read(run_dir: Path) -> Outcome | None:
     """None if there is none, or none that is whole."""
     try:
         return Outcome(**json.loads((run_dir / NAME).read_text(encoding="utf-8")))
-    except (FileNotFoundError, json.JSONDecodeError, TypeError):
+    except (FileNotFoundError, ValueError, TypeError):
         return None
 
 

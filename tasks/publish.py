@@ -46,8 +46,12 @@ def _link_or_copy(source: str, target: str) -> str:
 
 
 def remove(path: Path) -> None:
+    """Remove a file or a tree, at one moment: after a kill it is whole, or no longer there."""
+    gone = path.with_name(f".{path.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)  # a kill left it
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        path.rename(gone)
+        shutil.rmtree(gone)
     else:
         path.unlink(missing_ok=True)
 
@@ -69,6 +73,20 @@ def prune(stage_runs: Path, keep_key: str) -> None:
     unfinished.sort(key=lambda run: (run / "work").stat().st_mtime_ns, reverse=True)
     for run in unfinished[KEEP_UNFINISHED:]:
         _drop(run)
+
+
+def is_held(run: Path) -> bool:
+    """Whether anyone works on the attempt in `run`; one without a lock file was never begun."""
+    try:
+        file = (run / LOCK).open("rb")
+    except FileNotFoundError:
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _drop(run: Path) -> None:

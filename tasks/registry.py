@@ -5,27 +5,39 @@ python -m tasks.registry generate models:/headrace/1 "What does the operation ..
 """
 
 import argparse
+import fcntl
 import json
 import os
+import re
 import sys
 import tempfile
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from components.contract import Json
-from components.errors import DataError, InfraError, StageError
+from components.errors import InfraError, StageError, UserError
 from tasks import config, outcome
 from tasks.flow_record import git_commit
 from tasks.key import digest_tree
 from tasks.launch import prepare
-from tasks.mirror import EXPERIMENT
+from tasks.mlflow_run import open_store
 from tasks.publish import publish_tree
 from tasks.run_dir import flatten
 
 MODEL_NAME = "headrace"
 WEIGHTS = {"model": "artifacts/dpo/model", "quantized": "artifacts/quantize/model"}
 TRIAL_PROMPT = "What does the operation CreateBucket do?"
+
+
+REPRODUCE = ("params.yaml", "dvc.yaml", "dvc.lock")
+"""What it takes to compute a version again: `git checkout`, these three, and `dvc pull` or `dvc repro`."""
+USERS_FAULTS = (
+    "RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "BAD_REQUEST", "PERMISSION_DENIED",
+    "UNAUTHENTICATED", "ENDPOINT_NOT_FOUND",
+)  # fmt: skip
+"""MLflow's codes for what no waiting mends."""
 
 
 @dataclass(frozen=True)
@@ -38,42 +50,78 @@ class Registered:
     """The key of the evaluation: params, data and code of everything before it."""
     trial_prompt: str
     trial_answer: str
+    registry: str
+    """Where that is, without user and password: each registry counts its own versions."""
 
 
 def register(root: Path) -> tuple[Registered, bool]:
     """Register the evaluated model unless its version exists; say which it is and whether it is new.
 
-    The version is found again by the evaluation's key, so doing it twice, or after a kill in
-    between, gives one version. Raises InfraError if MLflow does not answer.
+    The version is found again by the evaluation's key, so doing it twice, at once, or after a kill
+    in between, gives one version in each registry. Raises InfraError if MLflow does not take it.
     """
     key = prepare(root, "evaluate").run.key
-    note = root / "runs" / "registry" / f"{key}.json"
-    if note.exists():
-        return Registered(**json.loads(note.read_text(encoding="utf-8"))), False
-    from mlflow.exceptions import MlflowException
+    place = registry_uri()
+    folder = config.home_root(root) / "runs" / "registry"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # a second one waits, and then finds the first one's
+        known = read_note(folder / f"{key}.json")
+        if known is not None and known.registry == place:
+            return known, False
+        from mlflow.exceptions import MlflowException
 
-    try:
-        version = _find_version(key) or _create_version(root, key)
-        uri = f"models:/{MODEL_NAME}/{version}"
-        answer = generate(uri, [TRIAL_PROMPT])[0]
-    except (MlflowException, OSError) as error:
-        raise InfraError(
-            f"the registry did not take the model: {str(error).splitlines()[0][:300]}",
-            "the model is safe in artifacts/; `headrace run` registers it when MLflow answers",
-        ) from error
-    registered = Registered(uri, version, key, TRIAL_PROMPT, answer)
-    note.parent.mkdir(parents=True, exist_ok=True)
-    outcome.write_json(note, asdict(registered))
+        try:
+            version = find_version(key) or _create_version(root, key)
+            uri = f"models:/{MODEL_NAME}/{version}"
+            answer = generate(uri, [TRIAL_PROMPT])[0]
+        except (MlflowException, OSError, StageError) as error:
+            raise InfraError(
+                f"the registry did not take the model: {_first_line(error)}",
+                "the model is safe in artifacts/; `headrace run` registers it when MLflow answers",
+            ) from error
+        registered = Registered(uri, version, key, TRIAL_PROMPT, answer, place)
+        outcome.write_json(folder / f"{key}.json", asdict(registered))
     return registered, True
 
 
-def _find_version(key: str) -> str | None:
+def registry_uri() -> str:
+    """Where versions go, without user and password. Asks no MLflow, whose import takes seconds."""
+    uri = os.environ.get("MLFLOW_REGISTRY_URI") or os.environ.get("MLFLOW_TRACKING_URI", "")
+    return config.without_password(uri)
+
+
+def read_note(path: Path) -> Registered | None:
+    """What was registered; None if nothing was, or by an older version that did not say where."""
+    try:
+        return Registered(**json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def find_version(key: str) -> str | None:
+    """The oldest version of the evaluation `key`; None if there is none."""
     from mlflow import MlflowClient
 
     found = MlflowClient().search_model_versions(
         f"name = '{MODEL_NAME}' and tags.`headrace.stage_key` = '{key}'"
     )
-    return str(found[0].version) if found else None
+    return str(min(int(version.version) for version in found)) if found else None
+
+
+def _only_version(key: str, version: str, run_id: str) -> str:
+    """The one version that stays for `key`, after `version` was made by the run `run_id`.
+
+    Other machines know nothing of our lock. Whoever made a newer one removes it, and no one else's:
+    versions are counted in the order in which they are made, so all agree which is the oldest.
+    """
+    from mlflow import MlflowClient
+
+    oldest = find_version(key) or version
+    if oldest != version:
+        MlflowClient().delete_model_version(MODEL_NAME, version)
+        MlflowClient().delete_run(run_id)
+    return oldest
 
 
 def _create_version(root: Path, key: str) -> str:
@@ -92,9 +140,8 @@ def _create_version(root: Path, key: str) -> str:
             ]
         ),
     )
-    if mlflow.get_experiment_by_name(EXPERIMENT) is None:
-        mlflow.create_experiment(EXPERIMENT, config.artifact_location(root))
-    mlflow.set_experiment(EXPERIMENT)
+    store = open_store(mlflow.MlflowClient(), root)
+    mlflow.set_experiment(experiment_id=store.experiment_id)
     results = json.loads((root / "reports" / "evaluate.json").read_text(encoding="utf-8"))
     metrics = {name: v for name, v in flatten(results).items() if isinstance(v, int | float)}
     tags = version_tags(root, key)
@@ -112,15 +159,19 @@ def _create_version(root: Path, key: str) -> str:
                     mlflow.log_artifact(str(root / "artifacts" / "evaluate" / page))
             for report in sorted((root / "reports").glob("*.json")):
                 mlflow.log_artifact(str(report), "reports")
-            info = mlflow.pyfunc.log_model(
-                name="model",
-                python_model=str(Path(__file__).parent / "served_model.py"),
-                artifacts={name: str(path) for name, path in staged.items()},
-                signature=signature,
-                pip_requirements=_requirements(
-                    "transformers", "torch", "compressed-tensors", "mlflow"
-                ),
-            )
+            for name in REPRODUCE:
+                mlflow.log_artifact(str(root / name), "reproduce")
+            with warnings.catch_warnings():  # the signature is given, no example is needed for it
+                warnings.filterwarnings("ignore", ".*An input example was not provided")
+                info = mlflow.pyfunc.log_model(
+                    name="model",
+                    python_model=str(Path(__file__).parent / "served_model.py"),
+                    artifacts={name: str(path) for name, path in staged.items()},
+                    signature=signature,
+                    pip_requirements=_requirements(
+                        "transformers", "torch", "compressed-tensors", "mlflow", "pandas"
+                    ),
+                )
         # Tags go in with the version, so that no version is ever seen without its key.
         version = mlflow.MlflowClient().create_model_version(
             _ensure_name(),
@@ -129,7 +180,7 @@ def _create_version(root: Path, key: str) -> str:
             tags=tags | {f"metric.{name}": f"{value:.6g}" for name, value in metrics.items()},
             model_id=info.model_id,
         )
-    return str(version.version)
+    return _only_version(key, str(version.version), info.run_id)
 
 
 def _ensure_name() -> str:
@@ -176,18 +227,35 @@ def _requirements(*names: str) -> list[str]:
 
 
 def generate(uri: str, prompts: list[str], **params: Any) -> list[str]:
-    """Answers of a registered version, loaded from the registry and nowhere else."""
+    """Answers of a registered version, loaded from the registry and nowhere else.
+
+    Raises UserError for an address that is none or names nothing, InfraError if MLflow is away.
+    """
+    if not re.fullmatch(r"models:/[^/@]+(/[^/]+|@[^/]+)", uri):
+        raise UserError(f"{uri}: no address of a model", f"as in models:/{MODEL_NAME}/1")
     import mlflow
     from mlflow.exceptions import MlflowException
 
     try:
         model = mlflow.pyfunc.load_model(uri)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            raise DataError(f"{uri}: no such version", "`headrace models` lists them") from error
-        raise
+    except (MlflowException, OSError) as error:
+        where = f"{uri} in {registry_uri()}"
+        code = getattr(error, "error_code", "")
+        if code == "RESOURCE_DOES_NOT_EXIST":
+            raise UserError(f"{where}: no such version", "`headrace models` lists them") from error
+        if code in USERS_FAULTS:
+            raise UserError(
+                f"{where}: {_first_line(error)}", "mend the address, or MLFLOW_TRACKING_URI"
+            ) from error
+        raise InfraError(
+            f"{where} cannot be loaded: {_first_line(error)}", "try again when MLflow answers"
+        ) from error
     answers: Json = model.predict(prompts, params=params)
     return [str(answer) for answer in answers]
+
+
+def _first_line(error: Exception) -> str:
+    return config.without_password((str(error).splitlines() or [type(error).__name__])[0])[:300]
 
 
 def main() -> int:

@@ -15,15 +15,13 @@ from tasks import dvc
 from tasks.config import home_root
 from tasks.dag import ARTIFACTS, read_dag, select
 from tasks.promotion import version_of
-from tasks.registry import MODEL_NAME
+from tasks.registry import MODEL_NAME, REPRODUCE
 from tasks.run_dir import flatten
-from tasks.workspace import run_dvc, run_git
+from tasks.workspace import run_dvc, run_git, share_settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-FILES = ("params.yaml", "dvc.yaml", "dvc.lock")
-"""What a version keeps of the project it came from, below `reproduce/`."""
 PLACE = Path(".headrace", "reproductions")
 
 
@@ -86,7 +84,7 @@ def reproduce(
     _require_same_code(folder)
     order = select(read_dag(folder), ())
     taken = order[: order.index(first)]
-    run_dvc(folder, "cache", "dir", "--local", run_dvc(home, "cache", "dir").strip())
+    share_settings(home, folder)
     _take(folder, taken)
     for stage in order[order.index(first) :]:
         say(f"computing {stage}")
@@ -139,7 +137,7 @@ def _clone(home: Path, folder: Path, commit: str) -> None:
 def _fetch_files(client: "MlflowClient", run_id: str, folder: Path) -> None:
     from mlflow.exceptions import MlflowException
 
-    for name in FILES:
+    for name in REPRODUCE:
         try:
             path = client.download_artifacts(run_id, f"reproduce/{name}")
         except (MlflowException, OSError) as error:

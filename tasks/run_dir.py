@@ -1,6 +1,7 @@
 """`runs/<stage>/<key>`: everything about one attempt, in one folder.
 
 request.json    what is to be done: params, inputs, code; written by launch, read by the pod
+.lock           held by whoever works on it; while nobody does and there is no outcome, it was killed
 metrics.jsonl   the time series, as it grows
 log.txt         what the pod printed
 work/           checkpoints and caches; outlives a failure
@@ -104,7 +105,7 @@ class Latest:
 def read_latest(root: Path, stage: str) -> Latest | None:
     try:
         return Latest(**json.loads(_latest(root, stage).read_text(encoding="utf-8")))
-    except (FileNotFoundError, json.JSONDecodeError, TypeError):
+    except (FileNotFoundError, ValueError, TypeError):
         return None
 
 
@@ -129,6 +130,15 @@ def latest_at(root: Path, stage: str) -> int:
 
 def _latest(root: Path, stage: str) -> Path:
     return root / "runs" / stage / LATEST
+
+
+def read_request(run: Path) -> dict[str, Json]:
+    """What request.json of the run folder says; empty if there is none, or none that is whole."""
+    try:
+        request = json.loads((run / "request.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return request if isinstance(request, dict) else {}
 
 
 def lock_entry(root: Path, stage: str) -> Json:

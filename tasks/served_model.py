@@ -1,12 +1,13 @@
 """The registered model's own code: MLflow stores this file beside the weights and runs it to load them.
 
-It imports transformers alone, so a version answers wherever `mlflow models serve` runs, without
-this project. Weights are safetensors; nothing is unpickled.
+It imports transformers and what MLflow brings, so a version answers wherever `mlflow models serve`
+runs, without this project. Weights are safetensors; nothing is unpickled.
 """
 
 from typing import Any
 
 import mlflow
+import pandas as pd
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 
@@ -21,8 +22,9 @@ class ServedModel(PythonModel):  # type: ignore[misc]
         self._folders = dict(context.artifacts)
         self._loaded: dict[str, tuple[Any, Any]] = {}
 
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
-        # No type hints: MLflow would infer a signature from them, without the params.
+    def predict(self, context, model_input: pd.DataFrame, params=None):  # type: ignore[no-untyped-def]
+        # Without a type hint MLflow warns; from any other it would infer a signature, without the
+        # params. Lists come as they are.
         params = params or {}
         prompts = model_input.iloc[:, 0] if hasattr(model_input, "iloc") else model_input
         model, tokenizer = self._load(str(params.get("weights", "model")))

@@ -44,7 +44,6 @@ def main() -> int:
     arguments = parser.parse_args()
     root = Path.cwd()
     config.set_environment_defaults(os.environ, root)
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     with _only_mirror(root, wait=bool(arguments.follow)) as ours:
         if not ours:
@@ -56,23 +55,26 @@ def _run(root: Path, flow_run: str | None, wait_s: float) -> int:
     from mlflow import MlflowClient
 
     deadline: float | None = None
-    complained = ""
+    complained: set[str] = set()
     while True:
         ended = flow_run is None or has_ended(root / "runs" / "flows" / f"{flow_run}.json")
         if ended and deadline is None:
             deadline = time.monotonic() + wait_s
         try:
-            num_open = mirror_all(MlflowClient(), root)
-            if ended and not num_open:
-                return 0
-            problem = f"{num_open} runs are not finished"
+            done = mirror_all(MlflowClient(), root)
+            num_open, problems = done.num_open, done.problems
         except Exception as error:  # noqa: BLE001  whatever ails MLflow must reach no one but this log
-            problem = f"MLflow did not take the figures: {type(error).__name__}: {str(error)[:300]}"
-            if problem != complained:
-                print(f"tracking: {problem}; the next run sends them", flush=True)
-                complained = problem
+            said = config.without_password(str(error))[:300]
+            num_open = 1
+            problems = [f"MLflow did not take the figures: {type(error).__name__}: {said}"]
+        for problem in problems:
+            if problem not in complained:
+                print(f"tracking: {problem}; the next run tries again", flush=True)
+                complained.add(problem)
+        if ended and not num_open:
+            return 0
         if deadline is not None and time.monotonic() > deadline:
-            print(f"tracking: {problem}", flush=True)
+            print(f"tracking: {num_open} runs are not finished", flush=True)
             return 0
         time.sleep(FOLLOW_INTERVAL_S)
 

@@ -106,15 +106,20 @@ class _Follower:
 
 
 def run_url(note_path: Path) -> str | None:
-    """The page of the MLflow run that a mirror's note names; None if MLflow is no server, or has none."""
-    server = os.environ.get("MLFLOW_TRACKING_URI", "")
+    """The page of the MLflow run that a mirror's note names; None if MLflow is no server, or has none.
+
+    The note's server has no password in it.
+    """
     try:
         note = json.loads(note_path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        server, run_id, experiment_id = (
+            str(note[name]) for name in ("tracking_uri", "run_id", "experiment_id")
+        )
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    if not server.startswith("http") or not note.get("run_id"):
+    if not server.startswith("http") or not run_id:
         return None
-    return f"{server.rstrip('/')}/#/experiments/{note['experiment_id']}/runs/{note['run_id']}"
+    return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
 
 
 def link_to_mlflow(note_path: Path, name: str) -> None:

@@ -122,6 +122,11 @@ def _take_over(home: Path, root: Path, changed: list[str], added: list[str]) -> 
         if (home / path).is_file():
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(home / path, root / path)
+    share_settings(home, root)
+
+
+def share_settings(home: Path, root: Path) -> None:
+    """Give another checkout of `home` its remotes, and its cache in place of one of its own."""
     local = home / ".dvc" / "config.local"
     if local.exists():
         shutil.copy2(local, root / ".dvc" / "config.local")

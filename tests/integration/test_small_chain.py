@@ -100,6 +100,13 @@ def test_the_registered_model_is_the_evaluated_one_and_answers_from_the_registry
     assert small.headrace(project, "generate", "models:/headrace/1", "What is a topic for?").strip()
 
 
+def test_a_registered_version_is_computed_again_bit_by_bit(project: Path) -> None:
+    said = small.headrace(project, "reproduce", "models:/headrace/1", "--from", "quantize")
+    assert said.count("  taken") == STAGES.index("quantize")
+    assert said.count("  equal") == 2
+    assert said.strip().endswith("headrace version 1: bit-equal")
+
+
 def test_a_second_run_executes_no_stage_and_registers_nothing(project: Path) -> None:
     said = small.headrace(project, "run")
     assert "Running stage" not in said

@@ -4,7 +4,13 @@ import pytest
 
 from components.contract import STAGES
 from components.errors import UserError
-from tasks.config import home_root, load_resources, load_settings, set_environment_defaults
+from tasks.config import (
+    home_root,
+    load_resources,
+    load_settings,
+    set_environment_defaults,
+    without_password,
+)
 
 
 def test_a_wrong_variable_is_named_as_it_is_typed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,3 +71,19 @@ def test_an_experiments_workspace_belongs_to_the_project_it_was_copied_from(tmp_
     workspace.mkdir(parents=True)
     assert home_root(workspace) == tmp_path.resolve()
     assert home_root(tmp_path) == tmp_path.resolve()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://me:se@cret@host:80/a", "https://host:80/a"),
+        (
+            "asked http://u@host/a?b=c@d and s3://bucket/x",
+            "asked http://host/a?b=c@d and s3://bucket/x",
+        ),
+        ("sqlite:////srv/mlflow.db", "sqlite:////srv/mlflow.db"),
+        ("http://host?mail=a@b", "http://host?mail=a@b"),
+    ],
+)
+def test_an_address_is_shown_without_user_and_password(text: str, shown: str) -> None:
+    assert without_password(text) == shown

@@ -1,0 +1,201 @@
+"""The registry with a real store and a small real model."""
+
+import json
+import threading
+import time
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from mlflow import MlflowClient
+
+from components.errors import InfraError, StageError, UserError
+from tasks import registry
+from tasks.registry import generate, register
+from tests.small_models import write_model
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A database with MLflow's tables, which take seconds to make."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path.read_bytes()
+
+
+@pytest.fixture
+def root(tmp_path: Path, empty_store: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project whose models are evaluated."""
+    for name in ("dpo", "quantize"):
+        write_model(tmp_path / "artifacts" / name)
+    (tmp_path / "artifacts" / "evaluate").mkdir()
+    (tmp_path / "artifacts" / "evaluate" / "results.md").write_text("a table")
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "evaluate.json").write_text(json.dumps({"bits": {"dpo": 1.5}}))
+    for name in registry.REPRODUCE:
+        (tmp_path / name).write_text("{}\n")
+    monkeypatch.setattr(
+        registry, "prepare", lambda *_: SimpleNamespace(run=SimpleNamespace(key="k"))
+    )
+    use_store(tmp_path, "mlflow.db", empty_store, monkeypatch)
+    return tmp_path
+
+
+def use_store(
+    root: Path, name: str, empty_store: bytes, monkeypatch: pytest.MonkeyPatch
+) -> MlflowClient:
+    (root / name).write_bytes(empty_store)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / name}")
+    return MlflowClient()
+
+
+def versions() -> list[int]:
+    return sorted(int(v.version) for v in MlflowClient().search_model_versions("name='headrace'"))
+
+
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Register versions without weights, which answer nothing."""
+
+    def create(root: Path, key: str) -> str:
+        client = MlflowClient()
+        time.sleep(0.3)  # long enough for another to look in between
+        store = registry.open_store(client, root)
+        run = client.create_run(store.experiment_id)
+        version = client.create_model_version(
+            registry._ensure_name(), root.as_uri(), run_id=run.info.run_id,
+            tags={"headrace.stage_key": key},
+        )  # fmt: skip
+        return registry._only_version(key, str(version.version), run.info.run_id)
+
+    monkeypatch.setattr(registry, "_create_version", create)
+    monkeypatch.setattr(registry, "generate", lambda *_: ["an answer"])
+
+
+def test_a_version_is_registered_once_quietly_with_what_it_takes_to_compute_it_again(
+    root: Path,
+) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        registered, new = register(root)
+        generate("models:/headrace/1", ["What is a bucket?"], max_new_tokens=2)
+    said = "\n".join(str(warning.message) for warning in caught)
+    assert "type hints" not in said
+    assert "input example" not in said
+    assert (registered.uri, new) == ("models:/headrace/1", True)
+    assert register(root) == (registered, False)
+    client = MlflowClient()
+    run_id = client.get_model_version("headrace", "1").run_id
+    assert [file.path for file in client.list_artifacts(run_id, "reproduce")] == [
+        "reproduce/dvc.lock", "reproduce/dvc.yaml", "reproduce/params.yaml",
+    ]  # fmt: skip
+    (root / "runs" / "registry" / "k.json").unlink()
+    assert register(root) == (registered, True)
+    assert versions() == [1]
+
+
+def test_params_reach_the_model_and_a_list_of_prompts_gives_as_many_answers(root: Path) -> None:
+    register(root)
+    prompts = ["What is a bucket?", "What is an object?"]
+    short = generate("models:/headrace/1", prompts, max_new_tokens=1)
+    long = generate("models:/headrace/1", prompts, max_new_tokens=40, weights="quantized")
+    assert len(short) == len(long) == 2
+    assert all(len(a) < len(b) for a, b in zip(short, long, strict=True))
+
+
+def test_another_server_gets_a_version_of_its_own(
+    root: Path, empty_store: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick(monkeypatch)
+    first, _ = register(root)
+    use_store(root, "team.db", empty_store, monkeypatch)
+    second, new = register(root)
+    assert (second.uri, new, versions()) == ("models:/headrace/1", True, [1])
+    assert (first.registry, second.registry) == tuple(
+        f"sqlite:///{root / name}" for name in ("mlflow.db", "team.db")
+    )
+
+
+def test_the_note_names_the_server_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@mlflow.example:8000/x")
+    assert registry.registry_uri() == "https://mlflow.example:8000/x"
+
+
+def test_two_registrations_at_once_give_one_version(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick(monkeypatch)
+    said: list[tuple[str, bool]] = []
+
+    def one() -> None:
+        registered, new = register(root)
+        said.append((registered.version, new))
+
+    threads = [threading.Thread(target=one) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(said) == [("1", False), ("1", True)]
+    assert versions() == [1]
+
+
+def test_of_two_machines_that_register_at_once_the_newer_version_goes(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick(monkeypatch)
+    find, looked = registry.find_version, []
+
+    def find_nothing_at_first(key: str) -> str | None:
+        looked.append(key)
+        return find(key) if len(looked) > 1 else None
+
+    register(root)
+    (root / "runs" / "registry" / "k.json").unlink()
+    monkeypatch.setattr(registry, "find_version", find_nothing_at_first)
+    registered, _ = register(root)
+    assert (registered.version, versions()) == ("1", [1])
+    experiment = MlflowClient().get_experiment_by_name("headrace")
+    assert experiment is not None
+    assert len(MlflowClient().search_runs([experiment.experiment_id])) == 1
+
+
+@pytest.mark.parametrize("uri", ["headrace/1", "models:/headrace", "models:/a/b/c", "/etc"])
+def test_an_address_that_is_none_is_the_users_fault(uri: str) -> None:
+    with pytest.raises(UserError, match="no address of a model"):
+        generate(uri, ["?"])
+
+
+@pytest.mark.parametrize(
+    ("uri", "server", "kind"),
+    [
+        ("models:/headrace/7", "", UserError),
+        ("models:/headrace/nine", "", UserError),
+        ("models:/nobody/1", "", UserError),
+        ("models:/headrace@best", "", UserError),
+        ("models:/headrace/1", "http://me:secret@127.0.0.1:9", InfraError),
+        ("models:/headrace/1", "nonsense://x", UserError),
+    ],
+)
+def test_a_model_that_cannot_be_loaded_is_one_line_that_says_who_must_act(
+    root: Path, monkeypatch: pytest.MonkeyPatch, uri: str, server: str, kind: type[StageError]
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    if server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    with pytest.raises(StageError) as caught:
+        generate(uri, ["?"])
+    assert type(caught.value) is kind
+    assert caught.value.message.startswith(uri)
+    assert len(caught.value.message.splitlines()) == 1
+    assert "secret" not in caught.value.message
+
+
+def test_a_registry_that_is_away_postpones_the_model(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
+    with pytest.raises(InfraError, match="the registry did not take the model") as caught:
+        register(root)
+    assert "secret" not in caught.value.message
