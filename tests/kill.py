@@ -10,6 +10,8 @@ running.
 """
 
 import argparse
+import hashlib
+import json
 import os
 import random
 import signal
@@ -61,10 +63,10 @@ def main() -> int:
 def run_trials(folder: Path, count: int, seed: int, targets: "tuple[str, ...]") -> list[Trial]:
     """Trials one after the other in one project, whose state they inherit from each other."""
     project = toy.build(folder / "project")
+    texts = {stage: stage[0] for stage in toy.STAGES}
     for stage in toy.STAGES:
         toy.set_param(project, stage, num_steps=8, step_s=0.1)
     toy.commit(project, "Take a moment")
-    undisturbed = toy.copy_files(project, folder / "undisturbed")
     ports = {"HEADRACE_PREFECT_PORT": str(free_port()), "HEADRACE_MLFLOW_PORT": str(free_port())}
     generator = random.Random(seed)
     headrace(project, "up", ports)
@@ -74,6 +76,7 @@ def run_trials(folder: Path, count: int, seed: int, targets: "tuple[str, ...]") 
         run = headrace(project, "run", ports)
         typical_s = time.monotonic() - began
         assert run.returncode == 0, run.stdout
+        assert differences(project, texts) == []
         for number in range(count):
             trial = Trial(
                 number,
@@ -81,7 +84,11 @@ def run_trials(folder: Path, count: int, seed: int, targets: "tuple[str, ...]") 
                 generator.choice(SIGNALS),
                 generator.uniform(0.0, typical_s),
             )
-            one_trial(project, undisturbed, trial, ports)
+            stage = generator.choice(toy.STAGES)
+            texts[stage] = f"{stage[0]}{number}"
+            toy.set_param(project, stage, text=texts[stage])
+            one_trial(project, trial, ports)
+            trial.faults += differences(project, texts)
             trials.append(trial)
             verdict = "; ".join(trial.faults) or "ok"
             print(
@@ -94,10 +101,7 @@ def run_trials(folder: Path, count: int, seed: int, targets: "tuple[str, ...]") 
     return trials
 
 
-def one_trial(project: Path, undisturbed: Path, trial: Trial, ports: dict[str, str]) -> None:
-    for folder in (project, undisturbed):
-        for stage in toy.STAGES:
-            toy.set_param(folder, stage, text=f"{stage[0]}{trial.number}")
+def one_trial(project: Path, trial: Trial, ports: dict[str, str]) -> None:
     with Watcher(project) as watcher:
         log = (project / "runs" / "trial.log").open("w")
         process = subprocess.Popen(
@@ -117,8 +121,6 @@ def one_trial(project: Path, undisturbed: Path, trial: Trial, ports: dict[str, s
             trial.faults.append(f"the same command again ended with {again.returncode}")
             print(again.stdout[-3000:])
     trial.faults += watcher.faults
-    toy.dvc(undisturbed, "repro")
-    trial.faults += differences(project, undisturbed)
 
 
 def hit(project: Path, process: "subprocess.Popen[bytes]", trial: Trial) -> None:
@@ -187,13 +189,15 @@ class Watcher:
                     self.faults.append(f"{folder.name} held {names}")
 
 
-def differences(project: Path, undisturbed: Path) -> list[str]:
+def differences(project: Path, texts: dict[str, str]) -> list[str]:
     """What of the end differs from an undisturbed run, or should not be there."""
     faults = []
-    want, got = outputs(undisturbed), outputs(project)
-    faults += [
-        f"{path}: {got.get(path)} for {want[path]}" for path in want if got.get(path) != want[path]
-    ]
+    want, got = undisturbed(texts), recorded(project)
+    for stage, text in want.items():
+        if toy.text_of(project, stage) != text:
+            faults.append(f"{stage}: {toy.text_of(project, stage)} for {text}")
+        if got.get(stage) != dvc_digest(text):
+            faults.append(f"dvc.lock: {stage}: {got.get(stage)} for {dvc_digest(text)}")
     if (project / "runs" / "twice.txt").exists():
         faults.append("twice at once: " + (project / "runs" / "twice.txt").read_text().strip())
         (project / "runs" / "twice.txt").unlink()
@@ -210,14 +214,27 @@ def differences(project: Path, undisturbed: Path) -> list[str]:
     return faults
 
 
-def outputs(folder: Path) -> dict[str, str]:
-    """DVC's digest of each published folder of artifacts."""
-    stages = read_yaml(folder / "dvc.lock")["stages"]
+def undisturbed(texts: dict[str, str]) -> dict[str, str]:
+    """What each stage of the toy puts out, from its own text: what it reads, sorted, and that."""
+    found: dict[str, str] = {}
+    for stage in toy.STAGES:
+        found[stage] = "".join(sorted(found[name] for name in toy.INPUTS[stage])) + texts[stage]
+    return found
+
+
+def dvc_digest(text: str) -> str:
+    """DVC's digest of a folder with the one file `text`."""
+    entry = {"md5": hashlib.md5(text.encode()).hexdigest(), "relpath": "text"}
+    return hashlib.md5(json.dumps([entry], sort_keys=True).encode()).hexdigest() + ".dir"
+
+
+def recorded(project: Path) -> dict[str, str]:
+    """DVC's digest of each stage's artifacts, as dvc.lock has it."""
     return {
-        out["path"]: out["md5"]
-        for body in stages.values()
+        stage: out["md5"]
+        for stage, body in read_yaml(project / "dvc.lock")["stages"].items()
         for out in body["outs"]
-        if out["path"].startswith("artifacts/")
+        if out["path"] == f"artifacts/{stage}"
     }
 
 

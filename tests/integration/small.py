@@ -30,6 +30,15 @@ SMALLER: dict[str, Any] = {
     "dpo.sampled.num_prompts": 20,
     "dpo.num_steps": 4,
     "dpo.schedule.warmup_steps": 2,
+    "dpo.max_new_tokens": 24,
+    "dpo.num_held_out_prompts": 10,
+    "quantize.bits.max_tokens": 4096,
+    "quantize.task.num_items": 24,
+    "evaluate.bits.max_tokens": 8192,
+    "evaluate.task.num_items": 32,
+    "evaluate.preference.num_prompts": 10,
+    "evaluate.judge.num_prompts": 10,
+    "evaluate.judge.max_new_tokens": 24,
 }
 """Values that make the chain quick; what they give is only good for tests."""
 

@@ -149,12 +149,6 @@ def copy(project: Path, folder: Path) -> Path:
     return folder
 
 
-def copy_files(project: Path, folder: Path) -> Path:
-    """A second project like one that has not run."""
-    subprocess.run(["cp", "-a", str(project), str(folder)], check=True)
-    return folder
-
-
 def run(
     folder: Path, *command: str, check: bool = True, timeout_s: float = 180, **variables: str
 ) -> subprocess.CompletedProcess[str]:
