@@ -89,7 +89,10 @@ def run_stages(
         if all(state.is_completed() for state in states.values()):
             if root != home:
                 say("saved as experiment %s: `dvc exp show`", workspace.save(root))
-            if "evaluate" in names:
+            stale = changed_stages(root) if "evaluate" in names else {}
+            if stale:  # what was evaluated is not what a whole run would give
+                say("not registered: %s not up to date", ", ".join(stale))
+            elif "evaluate" in names:
                 states["register"] = register_model(str(root), return_state=True)
                 record.take(states)
                 show_result(root)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALLER: dict[str, Any] = {
     "ingest.sources.0.location": "botocore==1.43.117 [st]*/*",
     "ingest.split": {"train": 0.8, "valid": 0.1, "test": 0.1},
-    "ingest.ratings.num_prompts": {"train": 60, "valid": 20, "test": 20},
+    "ingest.ratings.num_prompts": {"train": 100, "valid": 20, "test": 20},
     "ingest.rows_per_shard": 500,
     "tokenize.vocab_size": 1024,
     "pretrain.num_steps": 12,
@@ -25,7 +25,7 @@ SMALLER: dict[str, Any] = {
     "pretrain.schedule.warmup_steps": 2,
     "sft.num_steps": 6,
     "sft.schedule.warmup_steps": 2,
-    "reward_model.num_steps": 6,
+    "reward_model.num_steps": 24,
     "reward_model.schedule.warmup_steps": 2,
     "dpo.sampled.num_prompts": 20,
     "dpo.num_steps": 4,
