@@ -107,8 +107,8 @@ def test_a_registered_version_is_computed_again_bit_by_bit(project: Path) -> Non
     assert said.strip().endswith("headrace version 1: bit-equal")
 
 
-def test_a_second_run_executes_no_stage_and_registers_nothing(project: Path) -> None:
-    said = small.headrace(project, "run")
+def test_a_second_run_executes_no_stage_and_registers_nothing(small_chain: Path) -> None:
+    said = small.headrace(small_chain, "run")  # in place: a copy's registry is another one
     assert "Running stage" not in said
     assert said.count("Cached") >= len(STAGES)
     assert "models:/headrace/1 is there already" in said

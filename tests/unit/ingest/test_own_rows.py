@@ -108,7 +108,7 @@ def test_a_dialogue_that_is_no_list_of_texts_is_named(
     "content",
     [
         *("- just a list\n", "a: [unclosed\n", "", "conversations:\n", "conversations: 5\n"),
-        *("conversations: {a: b}\n", "conversations: " + "[" * 5000),
+        *("conversations: {a: b}\n", "conversations: " + "[" * 1000),
     ],
     ids=lambda content: content[:20],
 )
