@@ -13,20 +13,6 @@ from tests.integration.tasks import toy
 from tests.integration.tasks.processes import started_run, wait_for
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A toy project that has run once."""
-    folder = toy.build(tmp_path_factory.mktemp("toy"))
-    toy.dvc(folder, "repro")
-    toy.commit(folder, "Record the first run")
-    return folder
-
-
-@pytest.fixture
-def project(template: Path, tmp_path: Path) -> Path:
-    return toy.copy(template, tmp_path / "project")
-
-
 def outcome(project: Path, stage: str) -> dict[str, object]:
     key = json.loads((project / "runs" / stage / "latest.json").read_text())["key"]
     return json.loads((project / "runs" / stage / key / "outcome.json").read_text())

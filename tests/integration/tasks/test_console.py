@@ -75,11 +75,8 @@ def free_ports(count: int) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
-    project = toy.build(tmp_path_factory.mktemp("toy"))
-    toy.dvc(project, "repro")
-    toy.commit(project, "Record the first run")
-    running = Console(project)
+def console(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
+    running = Console(toy.copy(template, tmp_path_factory.mktemp("console") / "project"))
     said = running.headrace("up")
     assert said.returncode == 0, said.stdout
     try:

@@ -8,26 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from tests.integration.tasks import toy
 from tests.integration.tasks.processes import pods_of, started_run, wait_for
 
 LAUNCH = [sys.executable, "-m", "tasks.launch"]
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A toy project that has run once."""
-    folder = toy.build(tmp_path_factory.mktemp("toy"))
-    toy.dvc(folder, "repro")
-    toy.commit(folder, "Record the first run")
-    return folder
-
-
-@pytest.fixture
-def project(template: Path, tmp_path: Path) -> Path:
-    return toy.copy(template, tmp_path / "project")
 
 
 def start(project: Path, *command: str, **streams: object) -> "subprocess.Popen[str]":

@@ -10,11 +10,9 @@ from tests.integration.tasks import toy
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A toy project that has run once, with a param and a file of code changed since."""
-    folder = toy.build(tmp_path_factory.mktemp("toy"))
-    toy.dvc(folder, "repro")
-    toy.commit(folder, "Record the first run")
+    folder = toy.copy(template, tmp_path_factory.mktemp("plan") / "project")
     toy.set_param(folder, "left", text="L")
     with (folder / "components" / "right" / "stage.py").open("a") as file:
         file.write("# a comment\n")
