@@ -40,8 +40,15 @@ class Console:
             None if body is None else json.dumps(body).encode(),
             {"content-type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
+        for _ in range(60):  # a busy server with SQLite asks to be asked again
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:
+                if error.code != 503:
+                    raise
+                time.sleep(1)
+        raise AssertionError(f"{path}: the server stayed unavailable")
 
     def start(self, flow: str, **parameters: object) -> str:
         deployment = self.call(f"/deployments/name/{flow}/{flow}")
