@@ -16,6 +16,11 @@ class StageError(Exception):
         self.message = message
         self.hint = hint
 
+    @property
+    def line(self) -> str:
+        """Kind, what, where and what to do next, on one line."""
+        return f"{self.kind} error: {self.message} {self.hint}".strip()
+
 
 class UserError(StageError):
     """The user must act: a wrong parameter, a model too large for the memory, a loss that is NaN."""

@@ -23,7 +23,7 @@ def promote(version: str = "", override: str = "") -> State:
     try:
         result = promotion.promote(Path.cwd(), version.strip(), override.strip(), _who())
     except StageError as error:
-        return Failed(message=f"{error.kind} error: {error.message} {error.hint}".strip())
+        return Failed(message=error.line)
     create_markdown_artifact(result.text, key="verdict", description=f"version {result.version}")
     if result.moved:
         return Completed(message=f"version {result.version} is champion")
@@ -41,7 +41,7 @@ def rollback(reason: str) -> State:
     try:
         entry = promotion.rollback(reason, _who())
     except StageError as error:
-        return Failed(message=f"{error.kind} error: {error.message} {error.hint}".strip())
+        return Failed(message=error.line)
     return Completed(message=f"version {entry.after} is champion again, after {entry.before}")
 
 

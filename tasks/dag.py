@@ -24,6 +24,11 @@ class StageSpec:
     inputs: tuple[str, ...]
     """Names of the stages whose artifacts are among the deps."""
 
+    @property
+    def code(self) -> tuple[str, ...]:
+        """The deps that no stage makes."""
+        return tuple(dep for dep in self.deps if not dep.startswith(f"{ARTIFACTS}/"))
+
 
 def read_dag(root: Path) -> dict[str, StageSpec]:
     """The stages of `root/dvc.yaml`, in an order in which each follows what it depends on."""

@@ -18,7 +18,7 @@ from components.contract import STAGES, Json
 from components.errors import InfraError, StageError, UserError
 from components.params import load_params
 from tasks import config, outcome
-from tasks.dag import ARTIFACTS, StageSpec, read_dag, select
+from tasks.dag import StageSpec, read_dag, select
 from tasks.flow_record import git_commit, start_mirror
 from tasks.key import digest_paths, file_digests, stage_key
 from tasks.local import LocalLauncher
@@ -69,8 +69,6 @@ class Prepared:
     spec: StageSpec
     params: dict[str, Json]
     digests: dict[str, str]
-    code: dict[str, str]
-    """Digest of each file of code."""
 
 
 def prepare(root: Path, stage: str) -> Prepared:
@@ -80,9 +78,8 @@ def prepare(root: Path, stage: str) -> Prepared:
     spec = dag[select(dag, (stage,))[0]]
     values = resolved_params(params.model_dump(mode="json"), spec)
     digests = digest_paths(root, spec.deps)
-    code = file_digests(root, [dep for dep in spec.deps if not dep.startswith(f"{ARTIFACTS}/")])
     run = RunDir(root, stage, stage_key(stage, values, digests))
-    return Prepared(run, spec, values, digests, code)
+    return Prepared(run, spec, values, digests)
 
 
 def launch(root: Path, stage: str) -> Outcome:
@@ -155,7 +152,7 @@ def next_request(
         "key": work.run.key,
         "params": work.params,
         "deps": work.digests,
-        "code": work.code,
+        "code": file_digests(work.run.root, work.spec.code),
         "inputs": list(work.spec.inputs),
         "attempt": before.get("attempt", last.attempt if last else 0) + 1,
         "num_workers": num_workers,

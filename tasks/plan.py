@@ -13,7 +13,7 @@ from typing import Literal
 from components.contract import Json
 from components.params import load_params
 from tasks import outcome
-from tasks.dag import ARTIFACTS, read_dag
+from tasks.dag import read_dag
 from tasks.dvc import changed_stages
 from tasks.key import file_digests
 from tasks.run_dir import flatten, latest_run, resolved_params
@@ -44,10 +44,9 @@ def plan(root: Path) -> list[Planned]:
         verdict: Verdict = "cached"
         reasons: list[str] = []
         if stage in changed:
-            code = [dep for dep in spec.deps if not dep.startswith(f"{ARTIFACTS}/")]
             now = {
                 "params": resolved_params(params, spec),
-                "code": file_digests(root, code),
+                "code": file_digests(root, spec.code),
             }
             verdict = "run"
             reasons = differences(_asked(run), now) or [_plain(text) for text in changed[stage]]

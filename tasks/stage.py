@@ -77,12 +77,11 @@ def run_stage(
 
 def failure_message(root: Path, stage: str, error: StageError) -> str:
     """One line that says what, where and what next; below it the end of the stage's log."""
-    line = f"{error.kind} error: {error.message} {error.hint}".strip()
     run = latest_run(root, stage)
     said = outcome.read(run) if run else None
     # A stage that was refused before it began has no log; the newest is an older attempt's.
     tail = log_tail(run) if run and said and said.message == error.message else ""
-    return f"{line}\n\n{tail}" if tail else line
+    return f"{error.line}\n\n{tail}" if tail else error.line
 
 
 @task(name="register", task_run_name="register", persist_result=False)

@@ -27,7 +27,7 @@ def ended(kind: str, attempt: int) -> Outcome:
 
 def prepared(root: Path) -> Prepared:
     spec = StageSpec("left", ("components/left",), ("left",), ())
-    return Prepared(RunDir(root, "left", "k"), spec, {"seed": 1}, {}, {})
+    return Prepared(RunDir(root, "left", "k"), spec, {"seed": 1}, {})
 
 
 class Launcher:
