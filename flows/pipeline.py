@@ -27,6 +27,9 @@ from tasks.watch import link_to_mlflow, show_result
 MAX_SIDE_BY_SIDE = 2
 """Stages at once; each already uses all cores, so more would only cost memory."""
 
+MIRROR_START_S = 20.0
+"""How long the end of a flow run waits for its page in MLflow, to link to it."""
+
 RUNNER: ThreadPoolTaskRunner[State] = ThreadPoolTaskRunner(max_workers=MAX_SIDE_BY_SIDE)
 
 ALL: list[Stage] = []
@@ -96,9 +99,8 @@ def run_stages(
                 states["register"] = register_model(str(root), return_state=True)
                 record.take(states)
                 show_result(root)
-    link_to_mlflow(
-        flow_record.record_path(home, str(flow_run.id)).with_suffix(".mirror.json"), "pipeline"
-    )
+    note = flow_record.record_path(home, str(flow_run.id)).with_suffix(".mirror.json")
+    link_to_mlflow(note, "pipeline", MIRROR_START_S)
     return _end(states)
 
 

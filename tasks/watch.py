@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,9 +123,18 @@ def run_url(note_path: Path) -> str | None:
     return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
 
 
-def link_to_mlflow(note_path: Path, name: str) -> None:
-    """A link on the run's page to the MLflow run whose mirror's note is at `note_path`."""
-    url = run_url(note_path) if is_served() else None
+def link_to_mlflow(note_path: Path, name: str, wait_s: float = 0.0) -> None:
+    """A link on the run's page to the MLflow run whose mirror's note is at `note_path`.
+
+    Waits so long for the note: the mirror takes seconds to start, and a run may be faster.
+    """
+    if not is_served() or not os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http"):
+        return
+    deadline = time.monotonic() + wait_s
+    url = run_url(note_path)
+    while url is None and time.monotonic() < deadline:
+        time.sleep(0.5)
+        url = run_url(note_path)
     if url:
         key = f"{name.replace('_', '-')}-mlflow"
         create_link_artifact(url, link_text=f"{name} in MLflow", key=key)
