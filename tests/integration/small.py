@@ -25,6 +25,9 @@ SMALLER: dict[str, Any] = {
     "pretrain.schedule.warmup_steps": 2,
     "sft.num_steps": 6,
     "sft.schedule.warmup_steps": 2,
+    "reward_model.compare_losses": False,
+    "reward_model.prompts_per_batch": 4,
+    "reward_model.prompts_per_micro_batch": 4,
     "reward_model.num_steps": 24,
     "reward_model.schedule.warmup_steps": 2,
     "dpo.sampled.num_prompts": 20,
@@ -60,7 +63,7 @@ def build(folder: Path) -> Path:
         set_value(params, key, value)
     yaml.dump(params, folder / "params.yaml")
     toy.run(folder, "git", "init", "-q")
-    toy.run(folder, sys.executable, "-m", "dvc", "init", "-q", "-f")
+    toy.init_dvc(folder)
     toy.commit(folder, "Begin")
     return folder
 

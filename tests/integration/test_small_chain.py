@@ -114,17 +114,13 @@ def test_a_second_run_executes_no_stage_and_registers_nothing(small_chain: Path)
     assert "models:/headrace/1 is there already" in said
 
 
-def test_data_stages_write_the_same_bytes_with_one_worker_and_with_three(project: Path) -> None:
+def test_data_stages_write_the_same_bytes_with_one_worker_as_with_two(project: Path) -> None:
     before = small.digests(project)
-    for workers in ("1", "3"):
-        toy.run(
-            project, sys.executable, "-m", "dvc", "repro", "-f", "-s", *DATA_STAGES,
-            HEADRACE_NUM_WORKERS=workers,
-        )  # fmt: skip
-        after = small.digests(project)
-        assert {name: after[name] for name in DATA_STAGES} == {
-            name: before[name] for name in DATA_STAGES
-        }, workers
+    toy.run(
+        project, sys.executable, "-m", "dvc", "repro", "-f", "-s", *DATA_STAGES,
+        HEADRACE_NUM_WORKERS="1",
+    )  # fmt: skip
+    assert small.digests(project) == before
 
 
 def test_a_changed_learning_rate_reruns_pretrain_and_what_follows_and_nothing_before(

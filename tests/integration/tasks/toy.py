@@ -6,6 +6,7 @@ ones, while `tasks` and `flows` are the real thing.
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -120,10 +121,16 @@ def build(folder: Path) -> Path:
         "/artifacts/\n/runs/\n/reports/\n/mlruns/\n/mlflow.db*\n__pycache__/\n/.headrace/\n"
     )
     run(folder, "git", "init", "-q")
-    run(folder, sys.executable, "-m", "dvc", "init", "-q")
+    init_dvc(folder)
     (folder / ".dvcignore").write_text("__pycache__\n")
     commit(folder, "Begin")
     return folder
+
+
+def init_dvc(folder: Path) -> None:
+    """Make `folder` a DVC project with our own's settings: nothing is sent home after a command."""
+    run(folder, sys.executable, "-m", "dvc", "init", "-q", "-f", DVC_NO_ANALYTICS="1")
+    shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc" / "config")
 
 
 def environment() -> dict[str, str]:

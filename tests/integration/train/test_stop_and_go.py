@@ -55,8 +55,15 @@ def kill_after(folder: Path, step: int) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
-def test_a_run_killed_at_a_random_step_and_resumed_ends_with_the_same_bits(tmp_path: Path) -> None:
-    want = run_whole(tmp_path / "whole")
+@pytest.fixture(scope="module")
+def want(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """The weights of an undisturbed run on one rank."""
+    return run_whole(tmp_path_factory.mktemp("undisturbed") / "run")
+
+
+def test_a_run_killed_at_a_random_step_and_resumed_ends_with_the_same_bits(
+    tmp_path: Path, want: dict[str, torch.Tensor]
+) -> None:
     step = random.randrange(4, NUM_STEPS)
     kill_after(tmp_path / "killed", step)
     assert not (tmp_path / "killed" / "final.safetensors").exists()
@@ -67,8 +74,9 @@ def test_a_run_killed_at_a_random_step_and_resumed_ends_with_the_same_bits(tmp_p
     assert differing == [], f"killed at step {step}"
 
 
-def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path) -> None:
-    want = run_whole(tmp_path / "whole")
+def test_a_damaged_newest_checkpoint_is_passed_over(
+    tmp_path: Path, want: dict[str, torch.Tensor]
+) -> None:
     kill_after(tmp_path / "killed", 11)
     newest = sorted((tmp_path / "killed" / "checkpoints").glob("step-*"))[-1]
     weights = newest / "weights.safetensors"
@@ -85,9 +93,8 @@ def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(600)
 def test_two_ranks_with_zero_1_agree_with_one_and_resume_from_its_checkpoint(
-    tmp_path: Path,
+    tmp_path: Path, want: dict[str, torch.Tensor]
 ) -> None:
-    want = run_whole(tmp_path / "one")
     (tmp_path / "two").mkdir()
     # As a process leaves it that is killed while it compiles; torch alone would wait for ever.
     left_behind = operators_folder() / "deepspeed_shm_comm" / "lock"
