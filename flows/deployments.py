@@ -8,6 +8,7 @@ from pathlib import Path
 from prefect.runner import Runner
 from prefect.types.entrypoint import EntrypointType
 
+from flows import dead_flows
 from flows.one_stage import one_stage
 from flows.pipeline import pipeline
 from flows.promote import promote, rollback
@@ -31,7 +32,9 @@ async def serve(root: Path) -> None:
         signal.SIGTERM, lambda: stopping.append(asyncio.create_task(runner.astop()))
     )
     outcome.write_json(console.folder(root) / console.READY, {"pid": os.getpid()})
+    watching = asyncio.create_task(dead_flows.watch(config.home_root(root)))
     await serving
+    watching.cancel()
 
 
 if __name__ == "__main__":

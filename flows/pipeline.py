@@ -3,7 +3,7 @@
 The edges are read from dvc.yaml; branches that do not depend on each other run side by side.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from prefect import flow
@@ -65,43 +65,59 @@ def run_stages(
     What became of each stage is in `runs/flows/<flow run>.json`.
     """
     home, say = config.home_root(Path.cwd()), get_run_logger().info
-    root = workspace.of(home, overrides.values(), say)
-    load_params(root / "params.yaml")
-    config.load_settings()
-    config.load_resources(root)
-    names = select(read_dag(root), tuple(stages))
-    for line in unwatched_sources(root):
-        say(line)
-    with (
-        workspace.alone(root, say),
-        flow_record.recorded(home, root, str(flow_run.id), names) as record,
-    ):
-        futures = _submit(root, names, force=force, pull=pull, launcher=launcher)
-        try:
-            for future in futures.values():
-                future.wait()
-        except BaseException:  # cancelled: whatever runs writes its checkpoint first
-            stop.request()
-            stop_reproducing()
-            for future in futures.values():
-                future.wait()
-            raise
-        finally:
-            states = {name: future.state for name, future in futures.items()}
-            record.take(states)
-        if all(state.is_completed() for state in states.values()):
-            if root != home:
-                say("saved as experiment %s: `dvc exp show`", workspace.save(root))
-            stale = changed_stages(root) if "evaluate" in names else {}
-            if stale:  # what was evaluated is not what a whole run would give
-                say("not registered: %s not up to date", ", ".join(stale))
-            elif "evaluate" in names:
-                states["register"] = register_model(str(root), return_state=True)
-                record.take(states)
-                show_result(root)
+    with flow_record.recorded(home, str(flow_run.id)) as record:
+        root = workspace.of(home, overrides.values(), say)
+        load_params(root / "params.yaml")
+        config.load_settings()
+        config.load_resources(root)
+        names = select(read_dag(root), tuple(stages))
+        for line in unwatched_sources(root):
+            say(line)
+        with workspace.alone(root, say):
+            flow_record.place(home, record, root, names)
+            states = _run(record, root, names, force=force, pull=pull, launcher=launcher)
+            if all(state.is_completed() for state in states.values()):
+                if root != home:
+                    say("saved as experiment %s: `dvc exp show`", workspace.save(root))
+                if "evaluate" in names:
+                    states |= _register(record, root, say)
     note = flow_record.record_path(home, str(flow_run.id)).with_suffix(".mirror.json")
     link_to_mlflow(note, "pipeline", MIRROR_START_S)
     return _end(states)
+
+
+def _run(
+    record: flow_record.FlowRecord, root: Path, names: Sequence[str], **how: bool | str
+) -> dict[str, State]:
+    """The stages' final states, which `record` takes too; if cancelled, what runs may stop first."""
+    futures = _submit(root, names, **how)  # type: ignore[arg-type]
+    try:
+        for future in futures.values():
+            future.wait()
+    except BaseException:  # cancelled: whatever runs writes its checkpoint first
+        stop.request()
+        stop_reproducing()
+        for future in futures.values():
+            future.wait()
+        raise
+    finally:
+        states = {name: future.state for name, future in futures.items()}
+        record.take(states)
+    return states
+
+
+def _register(
+    record: flow_record.FlowRecord, root: Path, say: Callable[..., object]
+) -> dict[str, State]:
+    """The state of the registration; none if what was evaluated is not what a whole run would give."""
+    stale = changed_stages(root)
+    if stale:
+        say("not registered: %s not up to date", ", ".join(stale))
+        return {}
+    states = {"register": register_model(str(root), return_state=True)}
+    record.take(states)
+    show_result(root)
+    return states
 
 
 def _submit(

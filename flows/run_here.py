@@ -28,7 +28,10 @@ def run_here(
     record = flow_record.read(
         flow_record.record_path(config.home_root(root), str(state.state_details.flow_run_id))
     )
-    if record is None:
+    if record is None or not record.stages:
+        error = state.result(raise_on_failure=False)
+        if isinstance(error, StageError):
+            raise error
         print(f"the flow ended before its first stage: {state.message}", file=sys.stderr)
         return StageError.exit_code
     print()

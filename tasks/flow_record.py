@@ -25,15 +25,17 @@ UPSTREAM = "upstream"
 @dataclass
 class FlowRecord:
     id: str
-    stages: list[str]
     started_at: float
-    workspace: str
-    """Where the stages ran: the project, or an experiment's worktree."""
-    git_commit: str
+    node: str
+    """The machine of the flow's process."""
     pid: int
     """The flow's process: a record without an end whose process is gone was killed."""
     ticks: int
     """When that process was started: its PID alone may be another's by now."""
+    stages: list[str] = field(default_factory=list)
+    workspace: str = ""
+    """Where the stages ran: the project, or an experiment's worktree; empty before it is known."""
+    git_commit: str = ""
     states: dict[str, dict[str, str]] = field(default_factory=dict)
     """`name`, `message` and error `kind` of each stage's last state, once known."""
     ended_at: float | None = None
@@ -62,22 +64,13 @@ class FlowRecord:
 
 
 @contextmanager
-def recorded(home: Path, workspace: Path, flow_run: str, stages: list[str]) -> Iterator[FlowRecord]:
-    """Keep the record on disk while the body runs, with a process beside it that mirrors to MLflow."""
+def recorded(home: Path, flow_run: str) -> Iterator[FlowRecord]:
+    """Keep the record on disk while the body runs; the body calls `place` once it knows where."""
     pid = os.getpid()
-    record = FlowRecord(
-        id=flow_run,
-        stages=stages,
-        started_at=time.time(),
-        workspace=str(workspace),
-        git_commit=git_commit(workspace),
-        pid=pid,
-        ticks=started_ticks(pid) or 0,
-    )
+    record = FlowRecord(flow_run, time.time(), os.uname().nodename, pid, started_ticks(pid) or 0)
     path = record_path(home, flow_run)
     path.parent.mkdir(parents=True, exist_ok=True)
     outcome.write_json(path, vars(record))
-    start_mirror(home, flow_run)  # it sees the end in the record, sends what is left, and goes
     try:
         yield record
         if record.state == "RUNNING":
@@ -88,6 +81,14 @@ def recorded(home: Path, workspace: Path, flow_run: str, stages: list[str]) -> I
     finally:
         record.ended_at = time.time()
         outcome.write_json(path, vars(record))
+
+
+def place(home: Path, record: FlowRecord, workspace: Path, stages: list[str]) -> None:
+    """Note where the flow works on what, and start a process beside it that mirrors to MLflow."""
+    record.workspace, record.stages = str(workspace), stages
+    record.git_commit = git_commit(workspace)
+    outcome.write_json(record_path(home, record.id), vars(record))
+    start_mirror(home, record.id)  # it sees the end in the record, sends what is left, and goes
 
 
 def record_path(home: Path, flow_run: str) -> Path:
@@ -105,12 +106,16 @@ def read(path: Path) -> FlowRecord | None:
 def has_ended(path: Path) -> bool:
     """Whether the flow of the record at `path` said that it ended, or is gone without a word."""
     record = read(path)
-    return record is None or is_over(record)
+    return record is None or record.ended_at is not None or is_dead(record)
 
 
-def is_over(record: FlowRecord) -> bool:
-    """Whether the flow said that it ended, or its process is gone."""
-    return record.ended_at is not None or not is_running(record.pid, record.ticks)
+def is_dead(record: FlowRecord) -> bool:
+    """Whether its process is gone without a word. One that is stopped, or of another machine, is not."""
+    return (
+        record.ended_at is None
+        and record.node == os.uname().nodename
+        and not is_running(record.pid, record.ticks)
+    )
 
 
 def start_mirror(root: Path, flow_run: str = "") -> subprocess.Popen[bytes]:

@@ -114,9 +114,9 @@ def _mirror_flow(client: "MlflowClient", store: Store, path: Path) -> bool:
     progress = _read_progress(note, store, record.started_at)
     if progress.ended_at or progress.deleted:
         return True
-    over = flow_record.is_over(record)
-    if over:
+    if flow_record.is_dead(record):
         record = flow_record.read(path) or record  # it may have said its end while we looked
+    over = record.ended_at is not None or flow_record.is_dead(record)
     mark = {"headrace.kind": "flow", "headrace.flow_run": record.id}
     tags = {
         "headrace.git_commit": record.git_commit,

@@ -1,6 +1,7 @@
 """The console with real servers: flows started, refused, cancelled and followed over Prefect's API."""
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from flows import dead_flows
 from tests.integration.tasks import toy
 from tests.integration.tasks.processes import pods_of, wait_for
 
@@ -181,3 +183,30 @@ def test_a_cancelled_run_stops_its_stage_and_a_new_run_finishes_the_job(console:
     toy.set_param(console.project, "source", text="C", num_steps=2, step_s=0.0)
     assert console.end_of(console.start("one-stage", stage="source"))["type"] == "COMPLETED"
     assert toy.text_of(console.project, "source") == "C"
+
+
+def test_a_killed_flow_is_called_crashed_within_a_minute_and_a_stopped_one_is_not(
+    console: Console,
+) -> None:
+    toy.set_param(console.project, "left", text="D", num_steps=600, step_s=0.05)
+    flow = subprocess.Popen(
+        [sys.executable, "-m", "tasks.cli", "run"], cwd=console.project,
+        env=toy.environment() | console.ports,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    wait_for(lambda: pods_of(console.project), 60)
+    running = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
+    (run,) = [item["id"] for item in console.call("/flow_runs/filter", running)]
+    flow.send_signal(signal.SIGSTOP)
+    time.sleep(2.5 * dead_flows.INTERVAL_S)
+    assert console.state(run)["type"] == "RUNNING"
+    flow.send_signal(signal.SIGCONT)
+    flow.kill()
+    flow.wait()
+    wait_for(lambda: console.state(run)["type"] == "CRASHED", 60)
+    assert f"process {flow.pid} on " in console.state(run)["message"]
+    states = {task["name"]: task["state"]["type"] for task in console.of_run(run, "task_runs")}
+    assert "RUNNING" not in states.values()
+    assert states["left"] == "CRASHED"
+    wait_for(lambda: not pods_of(console.project), 10)
+    toy.set_param(console.project, "left", text="l", num_steps=2, step_s=0.0)

@@ -94,7 +94,8 @@ def record(root: Path, flow_run: str, **values: Any) -> Path:
         path,
         {
             "id": flow_run, "stages": ["left"], "started_at": 99.0, "workspace": str(root),
-            "git_commit": "c", "pid": os.getpid(), "ticks": started_ticks(os.getpid()),
+            "git_commit": "c", "node": os.uname().nodename, "pid": os.getpid(),
+            "ticks": started_ticks(os.getpid()),
             "states": {"left": {"name": "Completed", "message": "", "kind": "ok"}},
             "ended_at": 110.0, "state": "FINISHED",
         } | values,
@@ -346,6 +347,14 @@ def test_a_flow_whose_process_is_gone_was_killed(root: Path, client: MlflowClien
     (run,) = runs(client)
     assert run.info.status == "KILLED"
     assert mirror.flow_record.has_ended(path)
+
+
+def test_a_flow_of_another_machine_is_not_called_dead(root: Path, client: MlflowClient) -> None:
+    path = record(root, "f", ended_at=None, state="RUNNING", states={}, ticks=1, node="elsewhere")
+    assert mirror_all(client, root).num_open == 1
+    (run,) = runs(client)
+    assert run.info.status == "RUNNING"
+    assert not mirror.flow_record.has_ended(path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"id": "x"}', "\x00\x00", "\udcff"])

@@ -1,0 +1,94 @@
+"""Tells Prefect of flow runs whose process is gone without a word, which it would call running.
+
+Prefect itself gives up on a flow run after minutes without a heartbeat, and only on those that it
+started. The records below `runs/flows/` name each flow's process, so the kernel can be asked: a
+process that is stopped, or waits for a slow disk, is there, however long it says nothing.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import State, StateType
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelled, Crashed
+
+from tasks import flow_record
+from tasks.flow_record import FlowRecord
+
+INTERVAL_S = 5.0
+HEAD_START_S = 1.0
+"""For whoever started the process, and may be about to say itself that it is gone."""
+UNFINISHED = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
+LOG = logging.getLogger("headrace.dead_flows")
+
+
+async def watch(home: Path) -> None:
+    """Look every few seconds, for ever. A server that is away is asked again the next time."""
+    told: set[str] = set()
+    while True:
+        try:
+            await tell(home, told)
+        except Exception as error:  # noqa: BLE001  it must go on looking, whatever ails the server
+            LOG.warning("dead flow runs are not told: %s", error)
+        await asyncio.sleep(INTERVAL_S)
+
+
+async def tell(home: Path, told: set[str]) -> None:
+    """Set dead flow runs that Prefect calls running to Crashed, or Cancelled if that was asked for.
+
+    Those in `told` are left alone; what is found is added to it.
+    """
+    dead = [record for record in _dead(home) if record.id not in told]
+    if not dead:
+        return
+    await asyncio.sleep(HEAD_START_S)
+    async with get_client() as client:
+        for record in dead:
+            await _tell_one(client, record)
+            told.add(record.id)
+
+
+def _dead(home: Path) -> Iterator[FlowRecord]:
+    for path in sorted((home / "runs" / "flows").glob("*.json")):
+        record = None if path.name.endswith(".mirror.json") else flow_record.read(path)
+        if record is not None and flow_record.is_dead(record):
+            yield record
+
+
+async def _tell_one(client: PrefectClient, record: FlowRecord) -> None:
+    try:
+        run = await client.read_flow_run(UUID(record.id))
+    except ObjectNotFound:  # of another server, or deleted
+        return
+    if run.state is None or run.state.type not in UNFINISHED:
+        return
+    message = (
+        f"process {record.pid} on {record.node} is gone; "
+        "start the flow again: it goes on from what was finished"
+    )
+    state: State = (
+        Cancelled(message=message)
+        if run.state.type == StateType.CANCELLING
+        else Crashed(message=message)
+    )
+    running = await client.read_task_runs(
+        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])),
+        task_run_filter=TaskRunFilter(
+            state=TaskRunFilterState(type=TaskRunFilterStateType(any_=list(UNFINISHED)))
+        ),
+    )
+    for task_run in running:
+        await client.set_task_run_state(task_run.id, state, force=True)
+    await client.set_flow_run_state(run.id, state, force=True)
+    LOG.info("flow run %s: %s", run.name, message)
