@@ -1,4 +1,6 @@
-"""Tells Prefect of flow runs whose process is gone without a word, which it would call running.
+"""Tells Prefect how flow runs ended whose process is gone, and which it would call running.
+
+They were killed, or ended while the server was away.
 
 Prefect itself gives up on a flow run after minutes without a heartbeat, and only on those that it
 started. The records below `runs/flows/` name each flow's process, so the kernel can be asked: a
@@ -7,7 +9,6 @@ process that is stopped, or waits for a slow disk, is there, however long it say
 
 import asyncio
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -21,7 +22,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Cancelled, Crashed
+from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from tasks import flow_record
 from tasks.flow_record import FlowRecord
@@ -45,25 +46,22 @@ async def watch(home: Path) -> None:
 
 
 async def tell(home: Path, told: set[str]) -> None:
-    """Set dead flow runs that Prefect calls running to Crashed, or Cancelled if that was asked for.
+    """Give flow runs that Prefect calls running, and whose process is gone, the state they ended in.
 
     Those in `told` are left alone; what is found is added to it.
     """
-    dead = [record for record in _dead(home) if record.id not in told]
-    if not dead:
+    gone = [
+        record
+        for record in flow_record.records(home)
+        if record.id not in told and flow_record.is_gone(record)
+    ]
+    if not gone:
         return
     await asyncio.sleep(HEAD_START_S)
     async with get_client() as client:
-        for record in dead:
+        for record in gone:
             await _tell_one(client, record)
             told.add(record.id)
-
-
-def _dead(home: Path) -> Iterator[FlowRecord]:
-    for path in sorted((home / "runs" / "flows").glob("*.json")):
-        record = None if path.name.endswith(".mirror.json") else flow_record.read(path)
-        if record is not None and flow_record.is_dead(record):
-            yield record
 
 
 async def _tell_one(client: PrefectClient, record: FlowRecord) -> None:
@@ -73,15 +71,7 @@ async def _tell_one(client: PrefectClient, record: FlowRecord) -> None:
         return
     if run.state is None or run.state.type not in UNFINISHED:
         return
-    message = (
-        f"process {record.pid} on {record.node} is gone; "
-        "start the flow again: it goes on from what was finished"
-    )
-    state: State = (
-        Cancelled(message=message)
-        if run.state.type == StateType.CANCELLING
-        else Crashed(message=message)
-    )
+    state = _end(record, run.state.type)
     running = await client.read_task_runs(
         flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])),
         task_run_filter=TaskRunFilter(
@@ -91,4 +81,16 @@ async def _tell_one(client: PrefectClient, record: FlowRecord) -> None:
     for task_run in running:
         await client.set_task_run_state(task_run.id, state, force=True)
     await client.set_flow_run_state(run.id, state, force=True)
-    LOG.info("flow run %s: %s", run.name, message)
+    LOG.info("flow run %s: %s", run.name, state.message)
+
+
+def _end(record: FlowRecord, known: StateType) -> State:
+    """The state for what Prefect knows as `known`."""
+    if record.ended_at is not None:
+        message = "it ended while Prefect's server was away"
+        return Completed(message=message) if record.state == "FINISHED" else Failed(message=message)
+    message = (
+        f"process {record.pid} on {record.node} is gone; "
+        "start the flow again: it goes on from what was finished"
+    )
+    return Cancelled(message=message) if known == StateType.CANCELLING else Crashed(message=message)

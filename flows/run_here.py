@@ -1,39 +1,59 @@
 """`headrace run`: the flow in this process, and what became of each stage as a table."""
 
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import httpx
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
 from components.contract import Json
-from components.errors import ERROR_OF_KIND, StageError
+from components.errors import ERROR_OF_KIND, InfraError, StageError
 from flows.form import Overrides
 from flows.pipeline import pipeline
 from tasks import config, flow_record
+
+NUM_RETRIES = 3
+"""Of a call to Prefect's server, within 14 seconds; its own five are a minute for each."""
 
 
 def run_here(
     root: Path, stages: Sequence[str], force: bool, pull: bool, overrides: Mapping[str, Json]
 ) -> int:
-    """Run the flow, print the table, return the exit code of the first stage that failed."""
+    """Run the flow, print the table, return the exit code of the first stage that failed.
+
+    Does not return if Prefect's server went away meanwhile, but ends the process with that code.
+    """
     started = time.monotonic()
-    chosen = Overrides.of(overrides)
-    state = pipeline(
-        stages=list(stages),
-        force=force,
-        pull=pull,
-        overrides=chosen,
-        return_state=True,
-    )
-    record = flow_record.read(
-        flow_record.record_path(config.home_root(root), str(state.state_details.flow_run_id))
-    )
+    parameters = {"stages": list(stages), "force": force, "pull": pull}
+    try:
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: NUM_RETRIES}):
+            state = pipeline(**parameters, overrides=Overrides.of(overrides), return_state=True)
+    except httpx.HTTPError as away:
+        print(f"Prefect's server went away ({away}); how the run ended:", file=sys.stderr)
+        record = _own_record(root)
+        code = _show_end(record, started) if record else InfraError.exit_code
+        sys.stdout.flush()
+        os._exit(code)  # else Prefect tries for minutes to send each of its events
+    record = _own_record(root)
     if record is None or not record.stages:
         error = state.result(raise_on_failure=False)
         if isinstance(error, StageError):
             raise error
         print(f"the flow ended before its first stage: {state.message}", file=sys.stderr)
         return StageError.exit_code
+    return _show_end(record, started)
+
+
+def _own_record(root: Path) -> flow_record.FlowRecord | None:
+    records = flow_record.records(config.home_root(root))
+    return next((record for record in records if record.pid == os.getpid()), None)
+
+
+def _show_end(record: flow_record.FlowRecord, started: float) -> int:
+    """Print the table, and the results if all ended well; return the exit code."""
     print()
     names = [name for name in (*record.stages, "register") if name in record.states]
     ends = [record.states[name] for name in names]

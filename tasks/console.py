@@ -23,7 +23,7 @@ from pathlib import Path
 from components.errors import InfraError, UserError
 from tasks import outcome
 from tasks.config import Settings, home_root, with_defaults
-from tasks.process import end_group, is_running, started_ticks
+from tasks.process import end_group, end_orphans, is_running, started_ticks
 
 START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 45.0
@@ -96,6 +96,8 @@ def up(root: Path, settings: Settings, given: Mapping[str, str]) -> list[Started
     with _alone(root):
         wanted = services(root, settings, given)
         running = {item.name: item for item in started(root) if item.is_running}
+        for item in started(root):
+            end_orphans(item.pid)  # workers of a killed server still hold its port
         for service in wanted:
             if service.name not in running and service.port is not None:
                 _refuse_busy_port(settings.host, service)
@@ -123,8 +125,9 @@ def up(root: Path, settings: Settings, given: Mapping[str, str]) -> list[Started
 def down(root: Path) -> list[Started]:
     """Stop what was started here, the serving process first; return what was running."""
     with _alone(root):
-        running = [item for item in started(root) if item.is_running]
-        for item in sorted(running, key=lambda item: item.name):  # deployments, mlflow, prefect
+        items = started(root)
+        running = [item for item in items if item.is_running]
+        for item in sorted(items, key=lambda item: item.name):  # deployments, mlflow, prefect
             _stop(root, item)
         for record in folder(root).glob("*.json"):
             record.unlink()
@@ -217,7 +220,10 @@ def _stop(root: Path, item: Started) -> None:
         while item.is_running and time.monotonic() < deadline:
             _reap(item.pid)
             time.sleep(0.1)
-    end_group(item.pid, signal.SIGKILL)
+        if item.is_running:
+            end_group(item.pid, signal.SIGKILL)
+            _reap(item.pid)
+    end_orphans(item.pid)
     (folder(root) / f"{item.name}.json").unlink(missing_ok=True)
 
 

@@ -111,11 +111,25 @@ def has_ended(path: Path) -> bool:
 
 def is_dead(record: FlowRecord) -> bool:
     """Whether its process is gone without a word. One that is stopped, or of another machine, is not."""
-    return (
-        record.ended_at is None
-        and record.node == os.uname().nodename
-        and not is_running(record.pid, record.ticks)
-    )
+    return record.ended_at is None and is_gone(record)
+
+
+def is_gone(record: FlowRecord) -> bool:
+    """Whether its process was on this machine and is no more."""
+    return record.node == os.uname().nodename and not is_running(record.pid, record.ticks)
+
+
+def records(home: Path) -> Iterator[FlowRecord]:
+    """All that can be read, the newest first."""
+    paths = [
+        path
+        for path in (home / "runs" / "flows").glob("*.json")
+        if not path.name.endswith(".mirror.json")
+    ]
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
+        record = read(path)
+        if record is not None:
+            yield record
 
 
 def start_mirror(root: Path, flow_run: str = "") -> subprocess.Popen[bytes]:

@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import threading
+import time
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -105,6 +106,26 @@ def end_group(group: int, sig: signal.Signals) -> None:
     """Send `sig` to a process group that may be gone already."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(group, sig)
+
+
+def end_orphans(group: int, wait_s: float = 5.0) -> None:
+    """SIGKILL what is left of a group whose leader is gone, and wait until it has ended.
+
+    A group that has a leader may be another's by now, and is left alone.
+    """
+    deadline = time.monotonic() + wait_s
+    while started_ticks(group) is None and _has_members(group) and time.monotonic() < deadline:
+        end_group(group, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def _has_members(group: int) -> bool:
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended while we looked
+            state, _, member_of, *_ = stat.read_text().rpartition(")")[2].split()
+            if int(member_of) == group and state not in "ZX":
+                return True
+    return False
 
 
 def started_ticks(pid: int) -> int | None:

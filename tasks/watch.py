@@ -22,6 +22,7 @@ from prefect.artifacts import (
     create_progress_artifact,
     update_progress_artifact,
 )
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from components.metrics import progress_line
 from tasks.run_dir import latest_at, latest_run
@@ -33,6 +34,16 @@ LOG = logging.getLogger("headrace.watch")
 def is_served() -> bool:
     """Whether there is a Prefect server that outlives this process, and so somebody who looks."""
     return "PREFECT_API_URL" in os.environ
+
+
+@contextmanager
+def _expendable() -> Iterator[None]:
+    """Tell the server something in the body: one try, for a server that is away may delay nobody."""
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  what ails the server must not reach the stage
+            LOG.debug("not shown: %s", error)
 
 
 @contextmanager
@@ -67,12 +78,10 @@ class _Follower:
         ended = False
         while not ended:
             ended = stopped.wait(INTERVAL_S)
-            try:
+            with _expendable():
                 entry = self._newest()
                 if entry is not None:
                     self._show(entry)
-            except Exception as error:  # noqa: BLE001  what ails the server must not reach the stage
-                LOG.debug("progress not shown: %s", error)
 
     def _newest(self) -> dict[str, Any] | None:
         """The last progress line since the last call."""
@@ -137,7 +146,8 @@ def link_to_mlflow(note_path: Path, name: str, wait_s: float = 0.0) -> None:
         url = run_url(note_path)
     if url:
         key = f"{name.replace('_', '-')}-mlflow"
-        create_link_artifact(url, link_text=f"{name} in MLflow", key=key)
+        with _expendable():
+            create_link_artifact(url, link_text=f"{name} in MLflow", key=key)
 
 
 def show_result(root: Path) -> None:
@@ -149,4 +159,7 @@ def show_result(root: Path) -> None:
     if (folder / "results.png").exists():
         picture = base64.b64encode((folder / "results.png").read_bytes()).decode()
         text += f"\n\n![results](data:image/png;base64,{picture})\n"
-    create_markdown_artifact(text, key="results", description="base, SFT, DPO and quantized model")
+    with _expendable():
+        create_markdown_artifact(
+            text, key="results", description="base, SFT, DPO and quantized model"
+        )

@@ -82,7 +82,7 @@ def run_trials(folder: Path, count: int, seed: int, targets: "tuple[str, ...]") 
                 number,
                 generator.choice(targets),
                 generator.choice(SIGNALS),
-                generator.uniform(0.0, typical_s),
+                generator.uniform(0.0, 0.7 * typical_s),  # later, most runs have ended
             )
             stage = generator.choice(toy.STAGES)
             texts[stage] = f"{stage[0]}{number}"
@@ -115,11 +115,13 @@ def one_trial(project: Path, trial: Trial, ports: dict[str, str]) -> None:
             trial.faults.append(f"the run did not end in {END_TIMEOUT_S:.0f} s")
             process.kill()
             process.wait()
-        headrace(project, "up", ports)
+        up = headrace(project, "up", ports)
+        if up.returncode:
+            trial.faults.append(f"up: {up.stdout}")
         again = headrace(project, "run", ports)
         if again.returncode:
-            trial.faults.append(f"the same command again ended with {again.returncode}")
-            print(again.stdout[-3000:])
+            said = again.stdout[-2000:]
+            trial.faults.append(f"the same command again ended with {again.returncode}: {said}")
     trial.faults += watcher.faults
 
 
