@@ -82,7 +82,7 @@ def run_trials(folder: Path, count: int, seed: int, targets: "tuple[str, ...]") 
                 number,
                 generator.choice(targets),
                 generator.choice(SIGNALS),
-                generator.uniform(0.0, 0.7 * typical_s),  # later, most runs have ended
+                generator.uniform(0.0, 0.5 * typical_s),  # later, many have ended
             )
             stage = generator.choice(toy.STAGES)
             texts[stage] = f"{stage[0]}{number}"
