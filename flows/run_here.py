@@ -28,9 +28,11 @@ def run_here(
     record = flow_record.read(
         flow_record.record_path(config.home_root(root), str(state.state_details.flow_run_id))
     )
-    if record is None:
+    error = state.result(raise_on_failure=False) if state.is_failed() else None
+    code = error.exit_code if isinstance(error, StageError) else StageError.exit_code
+    if record is None or not record.states:
         print(f"the flow ended before its first stage: {state.message}", file=sys.stderr)
-        return StageError.exit_code
+        return code
     print()
     names = [name for name in (*record.stages, "register") if name in record.states]
     ends = [record.states[name] for name in names]
@@ -42,4 +44,7 @@ def run_here(
     if record.state == "FINISHED" and results.exists():
         print(f"\n{results.read_text(encoding='utf-8')}")
     codes = [ERROR_OF_KIND[end["kind"]].exit_code for end in ends if end["kind"] in ERROR_OF_KIND]
+    if not codes and not state.is_completed():
+        print(state.message, file=sys.stderr)
+        return code
     return codes[0] if codes else 0
