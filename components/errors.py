@@ -4,6 +4,10 @@ The exit codes follow sysexits.h where it has a fitting one, and are part of the
 `tasks.pod` (which exits with them) and whoever watches it.
 """
 
+import errno
+import os
+import re
+
 
 class StageError(Exception):
     """An expected failure: a message that says what and where, and a hint that says what to do next."""
@@ -57,3 +61,42 @@ KIND_OF_EXIT_CODE = {0: "ok"} | {
 ERROR_OF_KIND: dict[str, type[StageError]] = {
     cls.kind: cls for cls in (StageError, UserError, DataError, NodeUnhealthy, InfraError)
 }
+
+DISK_FAULTS: dict[int, tuple[type[StageError], str]] = {
+    errno.ENOSPC: (InfraError, "free some there (`df -h` says how full it is) and run it again"),
+    errno.EDQUOT: (InfraError, "free some of your quota and run it again"),
+    errno.EIO: (InfraError, "the disk may be failing; if it says so again, use another"),
+    errno.EROFS: (InfraError, "make it writable and run it again"),
+    errno.EACCES: (UserError, "make it readable and writable for this user and run it again"),
+    errno.EPERM: (UserError, "make it writable for this user and run it again"),
+}
+ERRNO = re.compile(r"(?:\[errno |\(os error )(\d+)", re.IGNORECASE)
+"""How Python, Arrow and DVC, and how Rust's libraries (safetensors, tokenizers) end a message."""
+SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
+"""What NumPy says of a full disk."""
+LAST_PATH = re.compile(r"'(/[^']+)'\Z")
+
+
+def disk_error(error: Exception | str, place: os.PathLike[str]) -> StageError | None:
+    """The typed error for what a disk refused, told by an exception or its text; None for any other.
+
+    `place` is what was written to, for a text that names no path. A denial without a path is not
+    the disk's: sockets and signals have those too.
+    """
+    text = str(error)
+    found = ERRNO.search(text)
+    number = getattr(error, "errno", None) or (int(found[1]) if found else None)
+    if SHORT_WRITE.fullmatch(text):
+        number = errno.ENOSPC
+    if number not in DISK_FAULTS:
+        return None
+    named = LAST_PATH.search(text)
+    if named is None and number in (errno.EACCES, errno.EPERM):
+        return None
+    kind, hint = DISK_FAULTS[number]
+    return kind(f"{os.strerror(number)}: {named[1] if named else os.fspath(place)}", hint)
+
+
+def expected_error(error: Exception, place: os.PathLike[str]) -> StageError | None:
+    """The typed error that `error` is or stands for; None if nobody expected it."""
+    return error if isinstance(error, StageError) else disk_error(error, place)

@@ -6,9 +6,9 @@ The file is the truth; whoever mirrors it (MLflow, a UI) may be away and catch u
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from components.contract import Sink
@@ -58,12 +58,12 @@ class JsonLinesSink(Sink):
         self._write(
             {"progress": {"done": done, "total": total, "unit": unit, "left_s": left_s} | figures}
         )
-        print(progress_line(self._stage, done, total, unit, left_s, figures), flush=True)
+        _say(progress_line(self._stage, done, total, unit, left_s, figures))
         if done >= total:
             self._first_done = None
 
     def info(self, message: str) -> None:
-        print(f"{self._stage}: {message}", flush=True)
+        _say(f"{self._stage}: {message}")
 
     def close(self) -> None:
         self._file.close()
@@ -72,7 +72,13 @@ class JsonLinesSink(Sink):
         try:
             self._file.write(json.dumps({"at": round(time.time(), 3)} | entry) + "\n")
         except OSError as error:  # a full disk must not end a training run for a figure
-            print(f"{self._stage}: a figure was not written: {error}", file=sys.stderr, flush=True)
+            _say(f"{self._stage}: a figure was not written: {error}")
+
+
+def _say(line: str) -> None:
+    """Print it; a log on a full disk goes without."""
+    with suppress(OSError):
+        print(line, flush=True)
 
 
 def last_steps(path: Path) -> dict[str, int]:

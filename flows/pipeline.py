@@ -14,6 +14,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from components.errors import StageError, expected_error
 from components.params import load_params
 from components.train import stop
 from flows.form import Overrides, Stage
@@ -62,9 +63,31 @@ def run_stages(
 ) -> State:
     """The body of the flows that run stages; to be called in one.
 
-    What became of each stage is in `runs/flows/<flow run>.json`.
+    What became of each stage is in `runs/flows/<flow run>.json`. A failure is returned, not raised:
+    one line and no trace for what a person must mend.
     """
-    home, say = config.home_root(Path.cwd()), get_run_logger().info
+    home = config.home_root(Path.cwd())
+    try:
+        return _run_stages(
+            home, stages, force=force, pull=pull, launcher=launcher, overrides=overrides
+        )
+    except (StageError, OSError) as error:
+        expected = expected_error(error, home)
+        if expected is None:
+            raise
+        return Failed(message=expected.line, data=expected)
+
+
+def _run_stages(
+    home: Path,
+    stages: Sequence[str],
+    *,
+    force: bool,
+    pull: bool,
+    launcher: str,
+    overrides: Overrides,
+) -> State:
+    say = get_run_logger().info
     with flow_record.recorded(home, str(flow_run.id)) as record:
         root = workspace.of(home, overrides.values(), say)
         load_params(root / "params.yaml")

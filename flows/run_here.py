@@ -38,13 +38,14 @@ def run_here(
         sys.stdout.flush()
         os._exit(code)  # else Prefect tries for minutes to send each of its events
     record = _own_record(root)
-    if record is None or not record.stages:
-        error = state.result(raise_on_failure=False)
-        if isinstance(error, StageError):
-            raise error
-        print(f"the flow ended before its first stage: {state.message}", file=sys.stderr)
-        return StageError.exit_code
-    return _show_end(record, started)
+    code = _show_end(record, started) if record and record.states else 0
+    if code or state.is_completed():
+        return code
+    error = state.result(raise_on_failure=False)
+    if isinstance(error, StageError):
+        raise error
+    print(f"the flow ended before its first stage: {state.message}", file=sys.stderr)
+    return StageError.exit_code
 
 
 def _own_record(root: Path) -> flow_record.FlowRecord | None:

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from components.contract import STAGES, Json
-from components.errors import DataError, StageError, UserError
-from tasks import config, console
+from components.errors import DataError, StageError, UserError, expected_error
+from tasks import config, console, surroundings
 from tasks.dag import read_dag, select
 
 Handler = Callable[[argparse.Namespace, Path], int]
@@ -94,7 +94,10 @@ def main() -> int:
     handler: Handler = arguments.handler
     try:
         return handler(arguments, Path.cwd())
-    except StageError as error:
+    except (StageError, OSError) as raised:
+        error = expected_error(raised, Path.cwd())
+        if error is None:
+            raise
         print(f"{error.kind} error: {error.message}", file=sys.stderr)
         if error.hint:
             print(error.hint, file=sys.stderr)
@@ -118,6 +121,7 @@ def _run(arguments: argparse.Namespace, root: Path) -> int:
     select(read_dag(root), tuple(arguments.stages))
     overrides = _overrides(arguments.set_param)
     _environment(root)
+    surroundings.require(root, os.environ)
     from flows.run_here import run_here
 
     return run_here(root, arguments.stages, arguments.force, arguments.pull, overrides)

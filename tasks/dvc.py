@@ -7,15 +7,24 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from components.errors import DataError, InfraError, StageError, UserError
+from components.errors import DataError, InfraError, StageError, UserError, disk_error
 from tasks import outcome
 from tasks.dag import read_dag
+from tasks.integrity import (
+    damaged_outputs,
+    drop_damaged_cache,
+    dvc_digest,
+    has_lost_outputs,
+    recorded_outs,
+)
 from tasks.outcome import Outcome
 from tasks.process import die_with_parent
+from tasks.publish import remove
 from tasks.run_dir import latest_at, latest_run
 
 Action = Literal["cached", "restored", "executed"]
@@ -62,30 +71,51 @@ def reproduce(
         _require_inputs(root, stage)
     before = latest_at(root, stage)
     refusal = root / "runs" / stage / outcome.NAME
-    refusal.unlink(missing_ok=True)
-    process, said = _repro(root, stage, flow_run, force, pull, launcher, say)
+    if refusal.exists():
+        refusal.unlink()
+    if has_lost_outputs(root, stage):
+        _drop_damaged(root, stage, say)
+    code, said = _repro(root, stage, flow_run, force, pull, launcher, say)
     run = latest_run(root, stage)
-    result = outcome.read(run) if run and latest_at(root, stage) != before else None
-    refused = outcome.read(refusal.parent)
-    if process.returncode == 0:
-        if result is not None:
-            return Reproduced("executed", result)
-        restored = any("is cached - skipping run" in line for line in said)
-        return Reproduced("restored" if restored else "cached", None)
+    begun = run is not None and latest_at(root, stage) != before
+    result = outcome.read(run) if run and begun else None
+    if code == 0 and result is not None:
+        return Reproduced("executed", result)
+    if code == 0 and not any("is cached - skipping run" in line for line in said):
+        return Reproduced("cached", None)
+    if code == 0 and not damaged_outputs(root, stage):
+        return Reproduced("restored", None)
+    if code == 0:
+        _drop_damaged(root, stage, say)
+        return reproduce(root, stage, flow_run, force=force, launcher=launcher, say=say)
     restore_outputs(root, stage)  # a launch that was killed could not
-    if result is not None and not result.ok:
-        raise result.error()
-    if refused is not None:
-        raise refused.error()
-    if run and latest_at(root, stage) != before:
-        raise InfraError(f"{stage} was ended before it could say how", "run it again")
+    ends = [end for end in (result, outcome.read(refusal.parent)) if end is not None and not end.ok]
+    raise ends[0].error() if ends else _unsaid(root, stage, code, said, begun)
+
+
+def _drop_damaged(root: Path, stage: str, say: Callable[[str], object]) -> None:
+    num_dropped = len(drop_damaged_cache(root, stage))
+    if num_dropped:
+        say(f"{stage}: {num_dropped} files in DVC's cache were damaged and are dropped")
+
+
+def _unsaid(root: Path, stage: str, code: int, said: list[str], begun: bool) -> StageError:
+    """The error where no outcome tells it: what launch or DVC itself printed."""
+    heard = outcome.heard(stage, said)
+    if heard is not None:
+        return heard
     errors = [line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR:")]
-    message = errors[-1] if errors else f"dvc ended with {process.returncode}"
-    if process.returncode < 0:
-        raise InfraError(f"{stage}: {message}", "run it again")
+    message = f"{stage}: {errors[-1] if errors else f'dvc ended with {code}'}"
+    refused = disk_error(message, root / ".dvc")
+    if refused is not None:
+        return type(refused)(f"{stage}: DVC: {refused.message}", refused.hint)
     if _is_busy(message):
-        raise InfraError(f"{stage}: {message}", "another DVC command works here; try again")
-    raise StageError(f"{stage}: {message}")
+        return InfraError(message, "another DVC command works here; try again")
+    if code < 0:
+        return InfraError(message, "run it again")
+    if begun:
+        return InfraError(f"{stage} was ended before it could say how", "run it again")
+    return StageError(message, "see above what DVC says")
 
 
 def _repro(
@@ -96,8 +126,8 @@ def _repro(
     pull: bool,
     launcher: str,
     say: Callable[[str], object],
-) -> tuple["subprocess.Popen[str]", list[str]]:
-    """The ended process, and the last lines it printed."""
+) -> tuple[int, list[str]]:
+    """The code that DVC ended with, and the last lines it printed."""
     command = [sys.executable, "-m", "tasks.dvc", stage, "--parent", str(os.getpid())]
     command += ["--force"] * force + ["--pull"] * pull
     environment = os.environ | {
@@ -119,7 +149,7 @@ def _repro(
                 said.append(line.rstrip())
         finally:
             _running.discard(process)
-    return process, list(said)
+    return process.returncode, list(said)
 
 
 def _require_inputs(root: Path, stage: str) -> None:
@@ -189,24 +219,33 @@ def accept(root: Path, stage: str) -> None:
 def restore_outputs(root: Path, stage: str) -> None:
     """Check the stage's recorded outputs out again: DVC removes them before a run that then fails.
 
-    Goes past DVC's stage lock, which our own parent `dvc repro` holds for us.
+    Goes past DVC's stage lock, which our own parent `dvc repro` holds for us. What its cache no
+    longer holds whole stays away: better nothing than half of it.
     """
     if not (root / "dvc.lock").exists():
         return
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
+    lost, reason = [], "damaged in DVC's cache"
     try:
         with Repo(str(root)) as repo:
-            for node in repo.stage.collect(stage):
-                for out in node.outs:
-                    if out.hash_info and not out.exists:
-                        out.checkout(force=True)
+            for out in recorded_outs(repo, root, stage):
+                if out.exists:
+                    continue
+                path = Path(out.fs_path)
+                with suppress(DvcException):
+                    out.checkout(force=True)
+                if not path.exists() or dvc_digest(path) != out.hash_info.value:
+                    remove(path)
+                    lost.append(out.def_path)
+        if lost:
+            drop_damaged_cache(root, stage)
     except (DvcException, OSError) as error:
-        print(
-            f"{stage}: its last outputs are not restored ({error}); `dvc checkout` does it",
-            file=sys.stderr,
-        )
+        lost, reason = ["its outputs"], str(error).splitlines()[0]
+    if lost:
+        with suppress(OSError):
+            print(f"{stage}: not restored: {', '.join(lost)}: {reason}", file=sys.stderr)
 
 
 def repair_locks(root: Path) -> None:
@@ -218,6 +257,8 @@ def repair_locks(root: Path) -> None:
     path = root / ".dvc" / "tmp" / "rwlock"
     if not path.exists():
         return
+    from dvc.rwlock import SCHEMA
+    from voluptuous import Invalid
     from zc.lockfile import LockError, LockFile
 
     try:
@@ -225,10 +266,10 @@ def repair_locks(root: Path) -> None:
     except LockError:
         return
     try:
-        json.loads(path.read_text(encoding="utf-8"))
+        SCHEMA(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         pass
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (json.JSONDecodeError, UnicodeDecodeError, Invalid):
         path.unlink(missing_ok=True)
     finally:
         guard.close()

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -132,18 +132,23 @@ def records(home: Path) -> Iterator[FlowRecord]:
             yield record
 
 
-def start_mirror(root: Path, flow_run: str = "") -> subprocess.Popen[bytes]:
-    """Start `python -m tasks.tracking` beside us; it outlives us by the time it needs to finish."""
-    (root / "runs").mkdir(exist_ok=True)
-    with (root / "runs" / "mirror.log").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "tasks.tracking", *(["--follow", flow_run] if flow_run else [])],
-            cwd=root,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+def start_mirror(root: Path, flow_run: str = "") -> None:
+    """Start `python -m tasks.tracking` beside us; it outlives us by the time it needs to finish.
+
+    Where nothing can be written it is left out: the next one catches up.
+    """
+    follow = ["--follow", flow_run] if flow_run else []
+    with suppress(OSError):
+        (root / "runs").mkdir(exist_ok=True)
+        with (root / "runs" / "mirror.log").open("ab") as log:
+            subprocess.Popen(
+                [sys.executable, "-m", "tasks.tracking", *follow],
+                cwd=root,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
 
 def git_commit(root: Path) -> str:

@@ -15,11 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from components.contract import STAGES, Json
-from components.errors import InfraError, StageError, UserError
+from components.errors import InfraError, StageError, UserError, expected_error
 from components.params import load_params
 from tasks import config, outcome
 from tasks.dag import StageSpec, read_dag, select
 from tasks.flow_record import git_commit, start_mirror
+from tasks.integrity import require_whole_inputs
 from tasks.key import digest_paths, file_digests, stage_key
 from tasks.local import LocalLauncher
 from tasks.outcome import Outcome
@@ -48,14 +49,16 @@ def main() -> int:
     config.set_environment_defaults(os.environ, root)
     try:
         result = launch(root, stage)
-    except StageError as error:
-        result = _refusal(root, stage, error)
+    except (StageError, OSError) as error:
+        expected = expected_error(error, root)
+        if expected is None:
+            raise
+        result = _refusal(root, stage, expected)
     if not result.ok:
         _restore(root, stage)
         with suppress(OSError):  # whoever would read it may be gone
-            print(f"{stage}: {result.kind} error: {result.message}", file=sys.stderr)
-            if result.hint:
-                print(f"{stage}: {result.hint}", file=sys.stderr)
+            for line in outcome.said(result):
+                print(line, file=sys.stderr)
     if not os.environ.get(FLOW_RUN):  # a flow has its own mirror
         start_mirror(root)
     return result.exit_code
@@ -87,6 +90,7 @@ def launch(root: Path, stage: str) -> Outcome:
     settings = config.load_settings()
     resources = config.load_resources(root).of(stage)
     work = prepare(root, stage)
+    require_whole_inputs(root, stage, work.spec.inputs)
     run = work.run
     with _alone(run, settings.grace_s) as lock:
         last = outcome.read(run.path)
@@ -217,14 +221,18 @@ def _alone(run: RunDir, wait_s: float) -> Iterator[int]:
 
 
 def _refusal(root: Path, stage: str, error: StageError) -> Outcome:
-    """The outcome of a stage that could not even be started, kept where the flow looks for it."""
+    """The outcome of a stage that could not be started or published, kept where the flow looks for it.
+
+    On a full disk it is only said.
+    """
     result = Outcome(
         stage, "", error.kind, error.exit_code, error.message, error.hint, os.uname().nodename, 0,
         time.time(), 0.0, 0.0,
     )  # fmt: skip
     folder = root / "runs" / stage
-    folder.mkdir(parents=True, exist_ok=True)
-    outcome.write(folder, result)
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        outcome.write(folder, result)
     return result
 
 

@@ -4,8 +4,10 @@ A launcher is anything with `run(run_dir, num_ranks) -> Outcome`; a cluster is a
 stage can tell the difference.
 """
 
+import errno
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +18,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from components.errors import BUG_EXIT_CODE, KIND_OF_EXIT_CODE, InfraError, UserError
+from components.errors import (
+    BUG_EXIT_CODE,
+    KIND_OF_EXIT_CODE,
+    InfraError,
+    UserError,
+    disk_error,
+)
 from tasks import outcome
 from tasks.outcome import Outcome
 from tasks.process import die_with_parent, end_group, oom_kills, tree_memory_gib
@@ -24,6 +32,8 @@ from tasks.run_dir import RunDir
 
 MEMORY_SAMPLE_S = 1.0
 RELAY_INTERVAL_S = 0.1
+NEEDED_BYTES = 65536
+"""Less than this on the disk, and a process may have had no room to say how it ended."""
 AGAIN = "run it again: it goes on from its last checkpoint"
 
 
@@ -123,6 +133,11 @@ def _verdict(
     if said is not None and (said.ok == (code == 0)):
         return said.kind, said.message, said.hint
     where = f"see {run.log}"
+    if said is None and code > 0 and shutil.disk_usage(run.path).free < NEEDED_BYTES:
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(run.path))
+        refused = disk_error(full, run.path)
+        assert refused is not None
+        return refused.kind, refused.message, refused.hint
     if signalled and code > 0:
         return InfraError.kind, f"{run.stage} was ended by a signal", AGAIN
     if code in (0, BUG_EXIT_CODE, 1):

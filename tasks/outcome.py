@@ -5,6 +5,8 @@
 
 import json
 import os
+import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -61,12 +63,36 @@ def read(run_dir: Path) -> Outcome | None:
         return None
 
 
+def said(outcome: Outcome) -> list[str]:
+    """How a stage ended, for whoever reads its output: the error, and what to do next."""
+    lines = [f"{outcome.stage}: {outcome.kind} error: {outcome.message}"]
+    return [*lines, f"{outcome.stage}: {outcome.hint}"] if outcome.hint else lines
+
+
+def heard(stage: str, lines: Sequence[str]) -> StageError | None:
+    """The error that `said` put among `lines`: where the disk was too full for an outcome, all there is."""
+    for index, line in enumerate(lines):
+        found = re.fullmatch(rf"{stage}: (\w+) error: (.*)", line)
+        if found and found[1] in ERROR_OF_KIND:
+            hints = [text for text in lines[index + 1 :] if text.startswith(f"{stage}: ")]
+            hint = hints[0].removeprefix(f"{stage}: ") if hints else ""
+            return ERROR_OF_KIND[found[1]](found[2], hint)
+    return None
+
+
 def write_json(path: Path, value: object) -> None:
     """Whole or not at all: a reader never sees half of it, not even after a power cut."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, sort_keys=True, ensure_ascii=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            json.dump(value, file, indent=1, sort_keys=True, ensure_ascii=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        if error.filename is None:  # a write that is refused does not say where
+            error.filename = str(path)
+        raise

@@ -7,15 +7,17 @@ import argparse
 import importlib
 import json
 import os
+import shutil
 import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
 from components.contract import STAGES, Sink, StageIO
-from components.errors import BUG_EXIT_CODE, InfraError, StageError
+from components.errors import InfraError, StageError, UserError, disk_error
 from components.metrics import JsonLinesSink, QuietSink
 from components.train import stop
 from tasks import outcome
@@ -38,46 +40,50 @@ def main() -> int:
     kind, code, message, hint = "ok", 0, "", ""
     try:
         run_stage(stage, run_dir, request, rank)
-    except StageError as error:
+    except Exception as raised:  # noqa: BLE001  the one place: whatever nobody expected is a bug
+        error = _typed(raised, stage, run_dir)
         kind, code, message, hint = error.kind, error.exit_code, error.message, error.hint
-    except MemoryError:
-        kind, code = "user", 64
-        message, hint = f"{stage} ran out of memory", "make the model or the batch smaller"
-    except Exception as error:  # noqa: BLE001  the one place: whatever nobody expected is a bug
-        traceback.print_exc()
-        kind, code = _kind_of(error)
-        message = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        hint = f"the trace is in {run_dir / 'log.txt'}"
     if rank == 0 or code:
-        outcome.write_first(
-            run_dir,
-            Outcome(
-                stage, request["key"], kind, code, message, hint, os.uname().nodename,
-                request["attempt"], started_at, time.monotonic() - started, 0.0,
-            ),
+        ended = Outcome(
+            stage, request["key"], kind, code, message, hint, os.uname().nodename,
+            request["attempt"], started_at, time.monotonic() - started, 0.0,
         )  # fmt: skip
-    sys.stdout.flush()
-    sys.stderr.flush()
+        with suppress(OSError):  # a full disk; whoever watches sees the exit code
+            outcome.write_first(run_dir, ended)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # else Python tries again when it ends, and exits with a code of its own
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return code
 
 
-def _kind_of(error: Exception) -> tuple[str, int]:
-    if type(error).__name__ == "OutOfMemoryError":  # torch's, without importing torch for it
-        return "user", 64
-    if isinstance(error, OSError) and error.errno in (
-        28,
-        122,
-        5,
-        30,
-    ):  # full, quota, I/O, read-only
-        return "infra", 75
-    # NCCL, gloo and the store of a group of ranks, again without importing torch: its error types, or
-    # a plain RuntimeError that names gloo's transport. A rank that fails first takes the others along.
-    if any(kind.__name__ == "DistError" for kind in type(error).__mro__):
-        return "infra", 75
-    if isinstance(error, RuntimeError) and ("NCCL" in str(error) or "gloo/transport" in str(error)):
-        return "infra", 75
-    return "bug", BUG_EXIT_CODE
+def _typed(error: Exception, stage: str, run_dir: Path) -> StageError:
+    """The error that says who must act."""
+    if isinstance(error, StageError):
+        return error
+    # Torch's, without importing torch for it.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return UserError(f"{stage} ran out of memory", "make the model or the batch smaller")
+    refused = disk_error(error, run_dir)
+    if refused is not None:
+        # Half an output is worth nothing, and may be what leaves no room to say so.
+        shutil.rmtree(run_dir / "out", ignore_errors=True)
+        return refused
+    with suppress(OSError):
+        traceback.print_exc()
+    first = (str(error).splitlines() or [""])[0]
+    kind = InfraError if _is_of_the_network(error) else StageError
+    return kind(f"{type(error).__name__}: {first}", f"the trace is in {run_dir / 'log.txt'}")
+
+
+def _is_of_the_network(error: Exception) -> bool:
+    """NCCL, gloo and the store of a group of ranks, again without importing torch: its error types,
+    or a plain RuntimeError that names the transport. A rank that fails first takes the others along.
+    """
+    return any(kind.__name__ == "DistError" for kind in type(error).__mro__) or (
+        isinstance(error, RuntimeError) and ("NCCL" in str(error) or "gloo/transport" in str(error))
+    )
 
 
 def run_stage(stage: str, run_dir: Path, request: dict[str, object], rank: int) -> None:

@@ -12,11 +12,14 @@ outcome.json    how it ended
 """
 
 import json
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from components.contract import Json
+from components.errors import UserError
 from components.section import read_yaml
 from tasks import outcome
 from tasks.config import home_root
@@ -24,6 +27,8 @@ from tasks.dag import ARTIFACTS, REPORTS, StageSpec
 
 LATEST = "latest.json"
 """In `runs/<stage>` of the workspace: its newest attempt, see `Latest`."""
+NUM_READS = 10
+REREAD_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -142,9 +147,20 @@ def read_request(run: Path) -> dict[str, Json]:
 
 
 def lock_entry(root: Path, stage: str) -> Json:
-    """What dvc.lock says of a stage; None if nothing."""
+    """What dvc.lock says of a stage; None if nothing.
+
+    DVC writes the file in place: one that is empty or torn is being written for another stage.
+    """
     path = root / "dvc.lock"
-    return ((read_yaml(path) or {}).get("stages", {}) if path.exists() else {}).get(stage)
+    if not path.exists():
+        return None
+    for _ in range(NUM_READS):
+        with suppress(UserError):
+            lock = read_yaml(path)
+            if lock:
+                return lock.get("stages", {}).get(stage)
+        time.sleep(REREAD_S)
+    return (read_yaml(path) or {}).get("stages", {}).get(stage)
 
 
 def log_tail(run: Path, num_lines: int = 20) -> str:

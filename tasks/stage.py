@@ -9,7 +9,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.tasks import exponential_backoff
 
-from components.errors import InfraError, NodeUnhealthy, StageError
+from components.errors import InfraError, NodeUnhealthy, StageError, expected_error
 from components.train import stop
 from tasks import outcome
 from tasks.dvc import reproduce
@@ -60,7 +60,10 @@ def run_stage(
                 Path(root), stage, str(flow_run.id or ""),
                 force=force, pull=pull, launcher=launcher, **say,
             )  # fmt: skip
-    except StageError as error:
+    except (StageError, OSError) as raised:
+        error = expected_error(raised, Path(root))
+        if error is None:
+            raise
         return Failed(message=failure_message(Path(root), stage, error), data=error)
     finally:
         run = latest_run(Path(root), stage)

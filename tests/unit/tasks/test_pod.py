@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import pytest
 import torch
 
-from tasks.pod import _kind_of
+from components.errors import InfraError, UserError
+from tasks.pod import _typed
 
 
 @pytest.mark.parametrize(
@@ -16,11 +19,24 @@ from tasks.pod import _kind_of
         OSError(28, "No space left on device"),
     ],
 )
-def test_what_the_network_or_the_disk_did_is_the_infrastructures(error: Exception) -> None:
-    assert _kind_of(error) == ("infra", 75)
+def test_what_the_network_or_the_disk_did_is_the_infrastructures(
+    error: Exception, tmp_path: Path
+) -> None:
+    assert isinstance(_typed(error, "left", tmp_path), InfraError)
 
 
-def test_too_little_gpu_memory_is_the_users_and_anything_else_a_bug() -> None:
-    assert _kind_of(torch.OutOfMemoryError("CUDA out of memory")) == ("user", 64)
-    assert _kind_of(RuntimeError("shapes cannot be multiplied")) == ("bug", 70)
-    assert _kind_of(ZeroDivisionError("by zero")) == ("bug", 70)
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_too_little_memory_is_the_users_and_is_not_retried(
+    error: Exception, tmp_path: Path
+) -> None:
+    typed = _typed(error, "left", tmp_path)
+    assert (type(typed), typed.message) == (UserError, "left ran out of memory")
+    assert "smaller" in typed.hint
+
+
+def test_anything_else_is_a_bug(tmp_path: Path) -> None:
+    for error in (RuntimeError("shapes cannot be multiplied"), ZeroDivisionError("by zero")):
+        typed = _typed(error, "left", tmp_path)
+        assert typed.kind == "bug"
+        assert typed.message == f"{type(error).__name__}: {error}"
+        assert typed.hint == f"the trace is in {tmp_path}/log.txt"
