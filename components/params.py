@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from components.addresses import with_secrets
 from components.clean.params import CleanParams
 from components.dedup.params import DedupParams
 from components.dpo.params import DpoParams
@@ -87,7 +88,17 @@ def load_params(path: Path) -> Params:
 
 
 def parse_params(values: Any, name: str) -> Params:
-    """`values` as read from YAML; `name` is the file's, for messages."""
+    """`values` as read from YAML; `name` is the file's, for messages.
+
+    An address with a password or a key is refused: DVC writes params to dvc.lock, and git keeps it.
+    """
+    secret = list(with_secrets(values))
+    if secret:
+        raise UserError(
+            f"{name}: {', '.join(secret)}: an address with a password or a key in it",
+            "leave it out; fsspec takes it from the environment, e.g. the store's own variables or "
+            """FSSPEC_HTTPS='{"client_kwargs": {"headers": {"Authorization": "..."}}}'""",
+        )
     try:
         # Through JSON: strict there still lets a list become a tuple, which YAML has no word for.
         return Params.model_validate_json(json.dumps(values, default=str))

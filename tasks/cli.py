@@ -8,8 +8,10 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from components.addresses import with_secrets
 from components.contract import STAGES, Json
 from components.errors import DataError, StageError, UserError, expected_error
+from components.redaction import redacted
 from tasks import config, console, surroundings
 from tasks.dag import read_dag, select
 
@@ -98,9 +100,9 @@ def main() -> int:
         error = expected_error(raised, Path.cwd())
         if error is None:
             raise
-        print(f"{error.kind} error: {error.message}", file=sys.stderr)
+        print(redacted(f"{error.kind} error: {error.message}"), file=sys.stderr)
         if error.hint:
-            print(error.hint, file=sys.stderr)
+            print(redacted(error.hint), file=sys.stderr)
         return error.exit_code
 
 
@@ -146,6 +148,8 @@ def _overrides(settings: list[str]) -> dict[str, Json]:
         if not sign:
             raise UserError(f"-S {setting}: no value", "write -S dpo.beta=0.2")
         found[key] = parse_yaml(value, f"-S {key}")
+        if list(with_secrets(found[key])):
+            raise UserError(f"-S {key}: an address with a password or a key in it", "leave it out")
     return found
 
 

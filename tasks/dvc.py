@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from components.errors import DataError, InfraError, StageError, UserError, disk_error
+from components.redaction import redacted
 from tasks import outcome
 from tasks.dag import read_dag
 from tasks.integrity import (
@@ -145,8 +146,8 @@ def _repro(
         _running.add(process)
         try:
             for line in process.stdout:
-                say(line.rstrip())
-                said.append(line.rstrip())
+                said.append(redacted(line.rstrip()))
+                say(said[-1])
         finally:
             _running.discard(process)
     return process.returncode, list(said)

@@ -17,6 +17,7 @@ from pathlib import Path
 from components.contract import STAGES, Json
 from components.errors import InfraError, StageError, UserError, expected_error
 from components.params import load_params
+from components.redaction import redacted
 from tasks import config, outcome
 from tasks.dag import StageSpec, read_dag, select
 from tasks.flow_record import git_commit, start_mirror
@@ -226,8 +227,8 @@ def _refusal(root: Path, stage: str, error: StageError) -> Outcome:
     On a full disk it is only said.
     """
     result = Outcome(
-        stage, "", error.kind, error.exit_code, error.message, error.hint, os.uname().nodename, 0,
-        time.time(), 0.0, 0.0,
+        stage, "", error.kind, error.exit_code, redacted(error.message), redacted(error.hint),
+        os.uname().nodename, 0, time.time(), 0.0, 0.0,
     )  # fmt: skip
     folder = root / "runs" / stage
     with suppress(OSError):

@@ -24,7 +24,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import config, flow_record, mlflow_run, outcome
+from components.redaction import redacted
+from tasks import flow_record, mlflow_run, outcome
 from tasks.mlflow_run import Store
 from tasks.outcome import Outcome
 from tasks.publish import is_held
@@ -85,7 +86,7 @@ def mirror_all(client: "MlflowClient", root: Path) -> Round:
         except Exception as error:  # noqa: BLE001  an artifact store raises what it likes
             client.get_experiment(store.experiment_id)  # MLflow is away, and will take none
             num_open += 1
-            said = config.without_password(str(error))[:300]
+            said = redacted(str(error))[:300]
             problems.append(f"{_name(path)}: {type(error).__name__}: {said}")
     return Round(num_open, problems)
 

@@ -15,10 +15,12 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import TextIO, cast
 
 from components.contract import STAGES, Sink, StageIO
 from components.errors import InfraError, StageError, UserError, disk_error
 from components.metrics import JsonLinesSink, QuietSink
+from components.redaction import RedactedStream, redacted
 from components.train import stop
 from tasks import outcome
 from tasks.outcome import Outcome
@@ -36,6 +38,8 @@ def main() -> int:
     rank = int(os.environ.get("RANK", "0"))
     stage, run_dir = arguments.stage, arguments.run_dir
     request = json.loads((run_dir / "request.json").read_text(encoding="utf-8"))
+    sys.stdout = cast("TextIO", RedactedStream(sys.stdout))
+    sys.stderr = cast("TextIO", RedactedStream(sys.stderr))
     started_at, started = time.time(), time.monotonic()
     kind, code, message, hint = "ok", 0, "", ""
     try:
@@ -45,8 +49,8 @@ def main() -> int:
         kind, code, message, hint = error.kind, error.exit_code, error.message, error.hint
     if rank == 0 or code:
         ended = Outcome(
-            stage, request["key"], kind, code, message, hint, os.uname().nodename,
-            request["attempt"], started_at, time.monotonic() - started, 0.0,
+            stage, request["key"], kind, code, redacted(message), redacted(hint),
+            os.uname().nodename, request["attempt"], started_at, time.monotonic() - started, 0.0,
         )  # fmt: skip
         with suppress(OSError):  # a full disk; whoever watches sees the exit code
             outcome.write_first(run_dir, ended)

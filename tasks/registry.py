@@ -18,6 +18,7 @@ from typing import Any
 
 from components.contract import Json
 from components.errors import InfraError, StageError, UserError
+from components.redaction import redacted
 from tasks import config, outcome
 from tasks.flow_record import git_commit
 from tasks.key import digest_tree
@@ -255,7 +256,7 @@ def generate(uri: str, prompts: list[str], **params: Any) -> list[str]:
 
 
 def _first_line(error: Exception) -> str:
-    return config.without_password((str(error).splitlines() or [type(error).__name__])[0])[:300]
+    return redacted((str(error).splitlines() or [type(error).__name__])[0])[:300]
 
 
 def main() -> int:

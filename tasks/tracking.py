@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from components.redaction import redacted
 from tasks import config
 from tasks.flow_record import has_ended
 from tasks.mirror import mirror_all
@@ -64,7 +65,7 @@ def _run(root: Path, flow_run: str | None, wait_s: float) -> int:
             done = mirror_all(MlflowClient(), root)
             num_open, problems = done.num_open, done.problems
         except Exception as error:  # noqa: BLE001  whatever ails MLflow must reach no one but this log
-            said = config.without_password(str(error))[:300]
+            said = redacted(str(error))[:300]
             num_open = 1
             problems = [f"MLflow did not take the figures: {type(error).__name__}: {said}"]
         for problem in problems:

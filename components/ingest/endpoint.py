@@ -10,9 +10,9 @@ from requests import exceptions
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
+from components.addresses import shown
 from components.contract import Json
 from components.errors import DataError, InfraError, UserError
-from components.ingest.addresses import shown
 from components.ingest.candidates import Candidate
 from components.ingest.crowd import Persona, Rating
 from components.schemas import CATEGORIES, NUM_CATEGORIES

@@ -11,8 +11,8 @@ from typing import Any
 import fsspec
 from fsspec.core import split_protocol
 
+from components.addresses import shown
 from components.errors import DataError, InfraError, StageError, UserError
-from components.ingest.addresses import shown
 from components.schemas import content_id
 
 GLOB_SIGNS = "*?["

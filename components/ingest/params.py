@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from components.ingest.addresses import shown
+from components.addresses import shown
 from components.section import Section
 
 Kind = Literal["botocore", "files", "deb", "pypi"]

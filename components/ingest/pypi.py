@@ -16,8 +16,8 @@ from typing import IO
 from fsspec.utils import glob_translate
 from packaging.requirements import InvalidRequirement, Requirement
 
+from components.addresses import shown
 from components.errors import DataError, InfraError, UserError
-from components.ingest.addresses import shown
 
 BROKEN = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError),

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from components.addresses import shown
 from components.contract import Sink
 from components.errors import DataError, StageError
 from components.ingest import api_models, debian, pypi
-from components.ingest.addresses import shown
 from components.ingest.located_files import located_files
 from components.ingest.params import SourceParams
 

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from components.addresses import shown
 from components.contract import Json, Report, Sink, StageIO
 from components.errors import DataError
-from components.ingest.addresses import shown
 from components.ingest.crowd import Rater, SimulatedCrowd, read_personas
 from components.ingest.endpoint import EndpointCrowd
 from components.ingest.params import IngestParams, RatingsParams, SourceParams

@@ -25,7 +25,9 @@ def load_compressed(folder: Path) -> Any:
     try:
         # The libraries draw a progress bar for each layer on stderr.
         with contextlib.redirect_stderr(io.StringIO()):
-            model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True
+            )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(

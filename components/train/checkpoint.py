@@ -35,12 +35,29 @@ class Checkpoint:
 
 
 def save_checkpoint(root: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write `root/step-<n>` atomically, then remove all but the newest `keep`."""
+    """Write `root/step-<n>` atomically, then remove all but the newest `keep`.
+
+    A disk that is full raises OSError or SafetensorError; what was there before stays, and only that.
+    """
     root.mkdir(parents=True, exist_ok=True)
     folder = root / f"step-{checkpoint.step:09d}"
     part = root / f".part-{checkpoint.step:09d}"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
+    try:
+        _write(part, checkpoint)
+    except (OSError, SafetensorError):
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+    _fsync(root)
+    for old in _folders(root)[keep:]:
+        shutil.rmtree(old)
+    return folder
+
+
+def _write(part: Path, checkpoint: Checkpoint) -> None:
     digests = {}
     for name, tensors in ((WEIGHTS, checkpoint.weights), (OPTIMISER, checkpoint.optimiser)):
         save_file(
@@ -52,12 +69,6 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint, keep: int) -> Path:
     (part / STATE).write_text(json.dumps(state), encoding="utf-8")
     _fsync(part / STATE)
     _fsync(part)
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
-    _fsync(root)
-    for old in _folders(root)[keep:]:
-        shutil.rmtree(old)
-    return folder
 
 
 def load_newest_checkpoint(root: Path, say: Callable[[str], None]) -> Checkpoint | None:
@@ -65,7 +76,7 @@ def load_newest_checkpoint(root: Path, say: Callable[[str], None]) -> Checkpoint
     for folder in _folders(root):
         try:
             return _load(folder)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
             say(f"checkpoint {folder.name} is damaged ({first_line}); trying the one before it")
     return None

@@ -1,5 +1,6 @@
 """The shape of the project, as docs/architecture.md states it."""
 
+import ast
 import importlib
 import re
 from functools import cache
@@ -125,3 +126,33 @@ def test_no_source_file_needs_a_second_name() -> None:
 def test_importing_a_module_starts_nothing() -> None:
     for module in ("tasks.launch", "tasks.pod", "tasks.cli", "tasks.dvc", "components.params"):
         importlib.import_module(module)
+
+
+UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+
+
+def test_no_artifact_is_loaded_with_pickle() -> None:
+    """Neither by name, nor by a library that falls back on it unless told not to."""
+    files = [
+        file for name in ("components", "tasks", "flows") for file in (ROOT / name).rglob("*.py")
+    ]
+    assert len(files) > 100
+    found = [f"{file.relative_to(ROOT)}: {what}" for file in files for what in unpicklings(file)]
+    assert found == []
+
+
+def unpicklings(file: Path) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+            found += [name for name in names if name.split(".")[0] in UNPICKLERS]
+        if isinstance(node, ast.Call):
+            call = ast.unparse(node)
+            if call.startswith(("torch.load(", "torch.save(")):
+                found.append(call)
+            if call.startswith(("np.load(", "np.save(")) and "allow_pickle=False" not in call:
+                found.append(call)
+            if call.startswith("AutoModel") and "use_safetensors=True" not in call:
+                found.append(call)
+    return found

@@ -83,3 +83,18 @@ def test_every_fault_gets_its_line() -> None:
         parse_params(values, "params.yaml")
     assert len(str(caught.value).splitlines()) == 2
     assert all(line.startswith("params.yaml: ") for line in str(caught.value).splitlines())
+
+
+@pytest.mark.parametrize(
+    "location", ["https://jane:planted@host/a.txt", "https://host/a.txt?access_token=planted"]
+)
+def test_an_address_with_a_secret_is_refused_and_not_repeated(location: str) -> None:
+    values = changed("seed", 1)
+    values["ingest"]["sources"][0]["location"] = location
+    with pytest.raises(UserError) as caught:
+        parse_params(values, "params.yaml")
+    assert caught.value.message == (
+        "params.yaml: ingest.sources.0.location: an address with a password or a key in it"
+    )
+    assert "FSSPEC_HTTPS" in caught.value.hint
+    assert "planted" not in caught.value.line

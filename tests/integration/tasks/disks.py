@@ -56,3 +56,10 @@ def make_read_only(path: Path) -> None:
 
 def make_writable(path: Path) -> None:
     mount("-o", "remount,bind,rw", str(path))
+
+
+def unmount(folder: Path) -> None:
+    """Whatever is mounted below `folder`, the last first."""
+    for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+        if line.split()[1].startswith(str(folder)):
+            subprocess.run(["umount", "--lazy", line.split()[1]], check=True)

@@ -1,5 +1,6 @@
 """The chain from flow to pod, with real DVC, Prefect, MLflow and processes, on a toy project."""
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -8,7 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from prefect.states import Failed
 
+from components.errors import DataError, InfraError, NodeUnhealthy, StageError, UserError
+from tasks.stage import BACKOFF_S, run_stage, worth_retrying
 from tests.integration.tasks import toy
 from tests.integration.tasks.processes import started_run, wait_for
 
@@ -167,13 +171,49 @@ def test_branches_that_do_not_depend_on_each_other_run_side_by_side(project: Pat
 
 def test_the_flow_retries_the_infrastructures_failures_and_not_the_users(project: Path) -> None:
     toy.set_param(project, "left", fate='"infra once"')
-    toy.set_param(project, "right", fate="user")
+    toy.set_param(project, "right", fate='"out of memory"')
     done = flow(project)
     assert done.returncode == 64
-    assert (outcome(project, "left")["kind"], outcome(project, "left")["attempt"]) == ("ok", 2)
-    assert (outcome(project, "right")["kind"], outcome(project, "right")["attempt"]) == ("user", 1)
-    assert "right  Failed     user error: the number is wrong mend it" in done.stdout
+    left, right = outcome(project, "left"), outcome(project, "right")
+    assert (left["kind"], left["attempt"]) == ("ok", 2)
+    assert (
+        left["started_at"] - right["started_at"] > BACKOFF_S
+    )  # and right was as early as its first
+    work = project / "runs" / "left" / str(left["key"]) / "work"
+    assert (work / "started").read_text() == "xx"  # the retry found what the first had kept
+    assert (right["kind"], right["attempt"]) == ("user", 1)
+    assert "right  Failed     user error: right ran out of memory make the model" in done.stdout
     assert toy.text_of(project, "join") == "slsrj"
+    (path,) = [
+        path for path in (project / "runs" / "flows").glob("*.json") if "mirror" not in path.name
+    ]
+    kind_message_hint, _, log = json.loads(path.read_text())["states"]["right"][
+        "message"
+    ].partition("\n\n")
+    assert kind_message_hint == (
+        "user error: right ran out of memory make the model or the batch smaller"
+    )
+    assert log.splitlines()[-1].startswith("right: 2/2 steps 100%")
+
+
+@pytest.mark.parametrize(
+    ("error", "wanted"),
+    [
+        (NodeUnhealthy("hot"), True),
+        (InfraError("away"), True),
+        (UserError("step 7: the loss is nan"), False),
+        (DataError("empty"), False),
+        (StageError("a bug"), False),
+        (None, False),
+    ],
+)
+def test_only_a_sick_node_and_the_infrastructure_are_tried_again(
+    error: StageError | None, wanted: bool
+) -> None:
+    state = Failed(message="x", data=error)
+    assert asyncio.run(worth_retrying(None, None, state)) is wanted
+    assert (run_stage.retries, len(run_stage.retry_delay_seconds)) == (2, 2)
+    assert run_stage.retry_delay_seconds[0] < run_stage.retry_delay_seconds[1]
 
 
 def test_mlflow_has_one_run_a_stage_below_the_flows_own_with_params_metrics_and_pages(

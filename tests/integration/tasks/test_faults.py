@@ -13,7 +13,13 @@ from components.errors import DataError, InfraError, StageError, UserError
 from components.section import read_yaml
 from tasks.dvc import reproduce
 from tests.integration.tasks import toy
-from tests.integration.tasks.disks import Disk, enter_namespace, make_read_only, make_writable
+from tests.integration.tasks.disks import (
+    Disk,
+    enter_namespace,
+    make_read_only,
+    make_writable,
+    unmount,
+)
 
 BIG_OUTPUT = """
 
@@ -29,9 +35,7 @@ def disks(project: Path) -> Iterator[None]:
     """The right to mount below the project."""
     enter_namespace()
     yield
-    for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
-        if line.split()[1].startswith(str(project)):
-            toy.run(project.parent, "umount", "--lazy", line.split()[1])
+    unmount(project)
 
 
 @pytest.fixture(autouse=True)

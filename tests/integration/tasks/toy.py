@@ -38,6 +38,7 @@ def run(params, io, sink):
         case "bug": raise ZeroDivisionError("by zero")
         case "infra once":
             if len(started.read_text()) < 2: raise InfraError("the store was away")
+        case "out of memory": raise MemoryError
         case "killed": os.kill(os.getpid(), signal.SIGKILL)
     text = "".join(sorted((path / "text").read_text() for path in io.inputs.values()))
     (io.out / "text").write_text(f"{text}{params.text}")
@@ -56,7 +57,7 @@ class Toy(Section):
     text: str
     num_steps: int = Field(ge=1, le=1000)
     step_s: float = Field(ge=0)
-    fate: Literal["ok", "user", "data", "bug", "infra once", "killed", "ignores the signal"]
+    fate: Literal["ok", "user", "data", "bug", "infra once", "out of memory", "killed", "ignores the signal"]
 
 class Params(Section):
     seed: int
@@ -81,7 +82,7 @@ def build(folder: Path) -> Path:
     """The toy project in `folder`, a git and DVC repository with one commit."""
     components = folder / "components"
     (components / "train").mkdir(parents=True)
-    for name in ("__init__", "errors", "section", "metrics"):
+    for name in ("__init__", "addresses", "errors", "section", "metrics", "redaction"):
         (components / f"{name}.py").write_text((ROOT / "components" / f"{name}.py").read_text())
     contract = (ROOT / "components" / "contract.py").read_text()
     (components / "contract.py").write_text(

@@ -34,7 +34,7 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "optimiser.safetensors", "state.json"])
-@pytest.mark.parametrize("damage", ["cut", "gone", "one bit"])
+@pytest.mark.parametrize("damage", ["cut", "gone", "one bit", "emptied", "of another kind"])
 def test_a_damaged_one_is_named_and_the_one_before_is_used(
     tmp_path: Path, name: str, damage: str
 ) -> None:
@@ -46,6 +46,10 @@ def test_a_damaged_one_is_named_and_the_one_before_is_used(
         path.unlink()
     elif damage == "cut":
         path.write_bytes(data[:-3])
+    elif damage == "emptied":
+        path.write_bytes(b"")
+    elif damage == "of another kind":
+        path.write_bytes(b"[]")
     else:
         data[2] ^= 0x80
         path.write_bytes(data)

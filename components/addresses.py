@@ -1,6 +1,8 @@
 """Addresses as they may be shown: in messages, logs, rows and the manifest."""
 
 import re
+from collections.abc import Iterator
+from typing import Any
 
 HIDDEN = "***"
 # `user:password@` before a host. In `github://owner:repository@revision` it is no secret.
@@ -22,3 +24,12 @@ def shown(text: str) -> str:
     if "://" not in text:
         return text
     return SECRET_VALUE.sub(rf"\1{HIDDEN}", USER_INFO.sub(f"://{HIDDEN}@", text))
+
+
+def with_secrets(values: Any, key: str = "") -> Iterator[str]:
+    """The dotted keys of nested dicts and lists under which an address with a secret stands."""
+    if isinstance(values, str) and shown(values) != values:
+        yield key
+    elif isinstance(values, dict | list):
+        for name, value in values.items() if isinstance(values, dict) else enumerate(values):
+            yield from with_secrets(value, f"{key}.{name}" if key else str(name))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from components.ingest.addresses import shown
+from components.addresses import shown
 
 
 @pytest.mark.parametrize(
