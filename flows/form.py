@@ -57,6 +57,19 @@ class Other(BaseModel):
     value: str = Field(description="as YAML: 0.5, true, [en, de], null", max_length=2000)
 
 
+BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+
+
+def bounds(field: FieldInfo) -> str:
+    """In words, for Prefect's form keeps them to itself until one is broken; empty if there is none."""
+    return ", ".join(
+        f"{words} {getattr(limit, name)}"
+        for limit in field.metadata
+        for name, words in BOUNDS.items()
+        if hasattr(limit, name)
+    )
+
+
 def _fields() -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for key in FIELDS:
@@ -67,10 +80,10 @@ def _fields() -> dict[str, Any]:
                 if field.metadata
                 else field.annotation
             )
-            text = f"{field.description}; " if field.description else ""
+            text = "; ".join(filter(None, (field.description, bounds(field))))
             fields[_field_name(key)] = (
                 kind | None,  # type: ignore[operator]
-                Field(None, title=key, description=f"{text}empty: as params.yaml says"),
+                Field(None, title=key, description=text or None),
             )
     return fields
 
@@ -89,7 +102,7 @@ class Overrides(create_model("_Fields", **_fields())):  # type: ignore[misc]
 
     model_config = ConfigDict(extra="forbid", json_schema_extra=_empty_is_absent)
 
-    others: list[Other] = Field([], description="further params by name")
+    others: list[Other] = Field([], title="others", description="further params by name")
 
     @model_serializer(mode="wrap")
     def _without_empty(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Json]:

@@ -23,7 +23,7 @@ def one_stage(
         force: Run it although nothing has changed.
         pull: Take it from the DVC remote, if it is there, instead of computing it.
         launcher: Where the stage runs.
-        overrides: Params of this run alone. It then works beside the project and becomes a DVC
-            experiment.
+        overrides: Params of this run alone; what is left empty is as params.yaml says. The run then
+            works beside the project and becomes a DVC experiment.
     """
     return run_stages([stage], force=force, pull=pull, launcher=launcher, overrides=overrides)

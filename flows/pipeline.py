@@ -52,8 +52,8 @@ def pipeline(
         force: Run also what has not changed.
         pull: Take what it can from the DVC remote instead of computing it.
         launcher: Where the stages run.
-        overrides: Params of this run alone. It then works beside the project and becomes a DVC
-            experiment.
+        overrides: Params of this run alone; what is left empty is as params.yaml says. The run then
+            works beside the project and becomes a DVC experiment.
     """
     return run_stages(stages, force=force, pull=pull, launcher=launcher, overrides=overrides)
 
@@ -154,7 +154,8 @@ def _submit(
         unchanged = name not in changed and touched.isdisjoint(parents)
         if force or not unchanged:
             touched.add(name)
-        futures[name] = run_stage.submit(  # type: ignore[call-overload]  # wait_for is not in its stubs
+        task = run_stage.with_options(name=name)  # what it is called while it waits for its turn
+        futures[name] = task.submit(  # type: ignore[call-overload]  # wait_for is not in its stubs
             name,
             str(root),
             unchanged=unchanged,

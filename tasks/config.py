@@ -107,6 +107,8 @@ def set_environment_defaults(environ: MutableMapping[str, str], root: Path) -> N
         "PREFECT_HOME": str(state / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_CLI_COLORS": "false",
+        "PREFECT_UI_API_URL": "/api",  # by whatever name and port the page was opened
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a busy machine takes its time
         "MLFLOW_TRACKING_URI": f"sqlite:///{home_root(root) / 'mlflow.db'}",
         "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -14,7 +14,7 @@ from components.train import stop
 from tasks import outcome
 from tasks.dvc import reproduce
 from tasks.run_dir import latest_run, log_tail
-from tasks.watch import is_served, link_to_mlflow, progress_shown
+from tasks.watch import is_served, progress_shown
 
 NUM_RETRIES = 2
 BACKOFF_S = 5
@@ -65,10 +65,6 @@ def run_stage(
         if error is None:
             raise
         return Failed(message=failure_message(Path(root), stage, error), data=error)
-    finally:
-        run = latest_run(Path(root), stage)
-        if run is not None:
-            link_to_mlflow(run / "mirror.json", stage)
     if done.action == "cached":
         return Completed(name="Cached", message=UNCHANGED)
     if done.action == "restored":

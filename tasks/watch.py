@@ -48,7 +48,10 @@ def _expendable() -> Iterator[None]:
 
 @contextmanager
 def progress_shown(root: Path, stage: str) -> Iterator[None]:
-    """Keep a progress artifact up to date with what the stage says of itself, while the body runs."""
+    """Keep a progress artifact up to date with what the stage says of itself, while the body runs.
+
+    And link to the attempt's run in MLflow as soon as there is one: so not for one of a few seconds.
+    """
     if not is_served():
         yield
         return
@@ -73,6 +76,7 @@ class _Follower:
         self._path: Path | None = None
         self._offset = 0
         self._artifact: UUID | None = None
+        self._is_linked = False
 
     def follow(self, stopped: threading.Event) -> None:
         ended = False
@@ -82,6 +86,9 @@ class _Follower:
                 entry = self._newest()
                 if entry is not None:
                     self._show(entry)
+                if self._path is not None and not self._is_linked:
+                    note_path = self._path.with_name("mirror.json")
+                    self._is_linked = link_to_mlflow(note_path, self._stage)
 
     def _newest(self) -> dict[str, Any] | None:
         """The last progress line since the last call."""
@@ -132,13 +139,13 @@ def run_url(note_path: Path) -> str | None:
     return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
 
 
-def link_to_mlflow(note_path: Path, name: str, wait_s: float = 0.0) -> None:
-    """A link on the run's page to the MLflow run whose mirror's note is at `note_path`.
+def link_to_mlflow(note_path: Path, name: str, wait_s: float = 0.0) -> bool:
+    """A link on the run's page to the MLflow run whose mirror's note is at `note_path`; False if none.
 
     Waits so long for the note: the mirror takes seconds to start, and a run may be faster.
     """
     if not is_served() or not os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http"):
-        return
+        return False
     deadline = time.monotonic() + wait_s
     url = run_url(note_path)
     while url is None and time.monotonic() < deadline:
@@ -146,8 +153,10 @@ def link_to_mlflow(note_path: Path, name: str, wait_s: float = 0.0) -> None:
         url = run_url(note_path)
     if url:
         key = f"{name.replace('_', '-')}-mlflow"
+        text = f"{name} in MLflow"
         with _expendable():
-            create_link_artifact(url, link_text=f"{name} in MLflow", key=key)
+            create_link_artifact(url, link_text=text, key=key, description=text)
+    return url is not None
 
 
 def show_result(root: Path) -> None:
@@ -156,10 +165,19 @@ def show_result(root: Path) -> None:
     if not is_served() or not (folder / "results.md").exists():
         return
     text = (folder / "results.md").read_text(encoding="utf-8")
-    if (folder / "results.png").exists():
-        picture = base64.b64encode((folder / "results.png").read_bytes()).decode()
-        text += f"\n\n![results](data:image/png;base64,{picture})\n"
+    picture = folder / "results.png"
+    page = result_page(text, picture.read_bytes() if picture.exists() else None)
     with _expendable():
         create_markdown_artifact(
-            text, key="results", description="base, SFT, DPO and quantized model"
+            page, key="results", description="base, SFT, DPO and quantized model"
         )
+
+
+def result_page(text: str, picture: bytes | None) -> str:
+    """Markdown with the picture in itself, after the first table; a figure and its error on one line."""
+    text = text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
+    if picture is None:
+        return text
+    table, heading, rest = text.partition("\n## ")
+    image = f"![results](data:image/png;base64,{base64.b64encode(picture).decode()})"
+    return f"{table}\n{image}\n{heading}{rest}"

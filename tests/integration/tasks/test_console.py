@@ -1,8 +1,10 @@
-"""The console with real servers: flows started, refused, cancelled and followed over Prefect's API."""
+"""The console with real servers: flows started, refused, cancelled and followed.
+
+First over Prefect's API, then by pressing the buttons in a browser.
+"""
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -10,77 +12,16 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, Page, expect
 
 from flows import dead_flows
-from tests.integration.tasks import toy
+from tests.integration.tasks import pages, toy
+from tests.integration.tasks.consoles import Console
 from tests.integration.tasks.processes import pods_of, wait_for
 
 pytestmark = pytest.mark.timeout(600)
-
-
-class Console:
-    """A toy project with its console running."""
-
-    def __init__(self, project: Path) -> None:
-        self.project = project
-        self.ports = {
-            f"HEADRACE_{name}_PORT": str(port)
-            for name, port in zip(("PREFECT", "MLFLOW"), free_ports(2), strict=True)
-        }
-        self.api = f"http://127.0.0.1:{self.ports['HEADRACE_PREFECT_PORT']}/api"
-
-    def headrace(self, *words: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-        command = (sys.executable, "-m", "tasks.cli", *words)
-        return toy.run(self.project, *command, check=False, **(self.ports | variables))
-
-    def call(self, path: str, body: object = None) -> Any:
-        request = urllib.request.Request(
-            self.api + path,
-            None if body is None else json.dumps(body).encode(),
-            {"content-type": "application/json"},
-        )
-        for _ in range(60):  # a busy server with SQLite asks to be asked again
-            try:
-                with urllib.request.urlopen(request, timeout=30) as answer:
-                    return json.load(answer)
-            except urllib.error.HTTPError as error:
-                if error.code != 503:
-                    raise
-                time.sleep(1)
-        raise AssertionError(f"{path}: the server stayed unavailable")
-
-    def start(self, flow: str, **parameters: object) -> str:
-        deployment = self.call(f"/deployments/name/{flow}/{flow}")
-        run = self.call(
-            f"/deployments/{deployment['id']}/create_flow_run", {"parameters": parameters}
-        )
-        return str(run["id"])
-
-    def state(self, run: str) -> dict[str, Any]:
-        return dict(self.call(f"/flow_runs/{run}")["state"])
-
-    def end_of(self, run: str) -> dict[str, Any]:
-        final = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
-        wait_for(lambda: self.state(run)["type"] in final, 180)
-        return self.state(run)
-
-    def of_run(self, run: str, what: str) -> list[dict[str, Any]]:
-        """Its task runs, logs or artifacts."""
-        key = {"task_runs": "flow_runs", "artifacts": "flow_runs"}[what]
-        return list(self.call(f"/{what}/filter", {key: {"id": {"any_": [run]}}}))
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +33,20 @@ def console(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield running
     finally:
         running.headrace("down")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with pages.chromium() as opened:
+        yield opened
+
+
+@pytest.fixture
+def page(browser: Browser, console: Console) -> Iterator[Page]:
+    with browser.new_context(viewport={"width": 1400, "height": 1100}) as context:
+        opened = context.new_page()
+        opened.goto(console.api.removesuffix("/api"))
+        yield opened
 
 
 def test_a_second_up_changes_nothing_and_status_says_what_runs(console: Console) -> None:
@@ -210,3 +165,89 @@ def test_a_killed_flow_is_called_crashed_within_a_minute_and_a_stopped_one_is_no
     assert states["left"] == "CRASHED"
     wait_for(lambda: not pods_of(console.project), 10)
     toy.set_param(console.project, "left", text="l", num_steps=2, step_s=0.0)
+
+
+def test_a_run_started_with_the_buttons_ends_before_ones_eyes_and_its_artifacts_open(
+    console: Console, page: Page, tmp_path: Path
+) -> None:
+    toy.set_param(console.project, "left", text="B", num_steps=60, step_s=0.05)
+    pages.open_form(page, "pipeline")
+    page.get_by_role("button", name="Submit").click()
+    pages.follow(page)
+    expect(page.get_by_text("Running", exact=True)).to_be_visible()
+    expect(page.get_by_text("60/60 steps 100%")).to_be_visible()
+    expect(page.get_by_text("Completed", exact=True)).to_be_visible()
+    pages.shoot(page, "run", tmp_path)
+    run = page.url
+    assert pages.task_states(page) == {
+        "source": "Cached", "left": "Completed", "right": "Cached", "join": "Completed",
+    }  # fmt: skip
+    pages.open_artifact(page, "left-progress")
+    expect(page.get_by_text("left: 60/60 steps 100%")).to_be_visible()
+    expect(page.get_by_text("Progress: 100%")).to_be_visible()
+    pages.shoot(page, "progress", tmp_path)
+    page.goto(run)
+    pages.open_artifact(page, "pipeline-mlflow")
+    page.get_by_role("link", name="pipeline in MLflow").click()
+    expect(page.get_by_text(run.split("?")[0].split("/")[-1]).first).to_be_visible()
+    pages.shoot(page, "mlflow", tmp_path)
+
+
+def test_the_form_says_a_bound_and_shows_what_is_wrong_with_a_value_that_breaks_it(
+    page: Page, tmp_path: Path
+) -> None:
+    pages.open_form(page, "pipeline")
+    expect(page.get_by_text("the form has a field for it; above 0")).to_be_visible()
+    page.get_by_role("button", name="Select stages").click()
+    assert page.get_by_role("option").all_inner_texts() == list(toy.STAGES)
+    page.keyboard.press("Escape")
+    page.get_by_role("spinbutton", name="dpo.beta").fill("0")
+    page.get_by_role("button", name="Submit").click()
+    expect(
+        page.get_by_text("0 is less than or equal to the minimum of 0", exact=True)
+    ).to_be_visible()
+    pages.shoot(page, "refused", tmp_path)
+    assert page.url.split("?")[0].endswith("/run")
+
+
+def test_a_run_cancelled_in_its_menu_stops_its_stage(
+    console: Console, page: Page, tmp_path: Path
+) -> None:
+    toy.set_param(console.project, "source", text="M", num_steps=600, step_s=0.05)
+    pages.open_form(page, "one-stage")
+    page.get_by_role("button", name="Select stage").click()
+    page.get_by_role("option", name="source").click()
+    page.get_by_role("button", name="Submit").click()
+    pages.follow(page)
+    expect(page.get_by_text("/600 steps").first).to_be_visible()
+    page.get_by_role("main").get_by_role("button", name="Open menu").click()
+    page.get_by_role("menuitem", name="Cancel").click()
+    page.get_by_role("alertdialog").get_by_role("button", name="Cancel Flow Run").click()
+    expect(page.get_by_text("Cancelled", exact=True)).to_be_visible()
+    pages.shoot(page, "cancelled", tmp_path)
+    assert pods_of(console.project) == []
+    toy.set_param(console.project, "source", text="C", num_steps=2, step_s=0.0)
+
+
+def test_the_result_is_a_page_with_its_table_and_its_picture(
+    console: Console, page: Page, tmp_path: Path
+) -> None:
+    pages.write_result(tmp_path / "artifacts" / "evaluate")
+    show = (
+        "from prefect import flow; from tasks.watch import show_result; "
+        "flow(show_result, flow_run_name='shown')(%r)"
+    )
+    toy.run(
+        console.project, sys.executable, "-c", show % str(tmp_path),
+        PREFECT_API_URL=console.api, PREFECT_HOME=str(tmp_path),
+    )  # fmt: skip
+    page.get_by_role("link", name="Runs", exact=True).click()
+    page.get_by_role("link", name="shown").click()
+    pages.open_artifact(page, "results")
+    expect(
+        page.get_by_role("cell", name="2.5\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.1")
+    ).to_be_visible()
+    picture = page.get_by_role("img", name="results")
+    expect(picture).to_be_visible()
+    assert picture.evaluate("image => image.naturalWidth") == 64
+    pages.shoot(page, "result", tmp_path)

@@ -59,12 +59,16 @@ class Toy(Section):
     step_s: float = Field(ge=0)
     fate: Literal["ok", "user", "data", "bug", "infra once", "out of memory", "killed", "ignores the signal"]
 
+class Dpo(Section):
+    beta: float = Field(gt=0, description="no stage reads it; the form has a field for it")
+
 class Params(Section):
     seed: int
     source: Toy
     left: Toy
     right: Toy
     join: Toy
+    dpo: Dpo
 
 PARAMS_OF = {name: Toy for name in ("source", "left", "right", "join")}
 
@@ -110,7 +114,7 @@ def build(folder: Path) -> Path:
         ]
     (folder / "dvc.yaml").write_text("\n".join(lines) + "\n")
     (folder / "params.yaml").write_text(
-        "seed: 1\n"
+        "seed: 1\ndpo: {beta: 0.1}\n"
         + "".join(
             f"{stage}: {{text: {stage[0]}, num_steps: 2, step_s: 0.0, fate: ok}}\n"
             for stage in STAGES

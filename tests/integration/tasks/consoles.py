@@ -1,0 +1,76 @@
+"""A toy project's console with real servers, and what a test asks it over Prefect's API."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from tests.integration.tasks import toy
+from tests.integration.tasks.processes import wait_for
+
+
+class Console:
+    """A toy project with its console running."""
+
+    def __init__(self, project: Path) -> None:
+        self.project = project
+        self.ports = {
+            f"HEADRACE_{name}_PORT": str(port)
+            for name, port in zip(("PREFECT", "MLFLOW"), free_ports(2), strict=True)
+        }
+        self.api = f"http://127.0.0.1:{self.ports['HEADRACE_PREFECT_PORT']}/api"
+
+    def headrace(self, *words: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+        command = (sys.executable, "-m", "tasks.cli", *words)
+        return toy.run(self.project, *command, check=False, **(self.ports | variables))
+
+    def call(self, path: str, body: object = None) -> Any:
+        request = urllib.request.Request(
+            self.api + path,
+            None if body is None else json.dumps(body).encode(),
+            {"content-type": "application/json"},
+        )
+        for _ in range(60):  # a busy server with SQLite asks to be asked again
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:
+                if error.code != 503:
+                    raise
+                time.sleep(1)
+        raise AssertionError(f"{path}: the server stayed unavailable")
+
+    def start(self, flow: str, **parameters: object) -> str:
+        deployment = self.call(f"/deployments/name/{flow}/{flow}")
+        run = self.call(
+            f"/deployments/{deployment['id']}/create_flow_run", {"parameters": parameters}
+        )
+        return str(run["id"])
+
+    def state(self, run: str) -> dict[str, Any]:
+        return dict(self.call(f"/flow_runs/{run}")["state"])
+
+    def end_of(self, run: str) -> dict[str, Any]:
+        final = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
+        wait_for(lambda: self.state(run)["type"] in final, 180)
+        return self.state(run)
+
+    def of_run(self, run: str, what: str) -> list[dict[str, Any]]:
+        """Its task runs, logs or artifacts."""
+        key = {"task_runs": "flow_runs", "artifacts": "flow_runs"}[what]
+        return list(self.call(f"/{what}/filter", {key: {"id": {"any_": [run]}}}))
+
+
+def free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports

@@ -1,0 +1,86 @@
+"""Prefect's pages in a headless Chromium, and what a person does on them."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+TIMEOUT_MS = 60_000.0
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """The machine's own; skips where there is none."""
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("no chromium to press the console's buttons in: apt-get install chromium")
+    expect.set_options(timeout=TIMEOUT_MS)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+def open_form(page: Page, deployment: str) -> None:
+    """From any page to the form that starts a run."""
+    page.get_by_role("link", name="Deployments").first.click()
+    row = page.get_by_role("row").filter(has_text=deployment)
+    row.get_by_role("link", name=deployment).first.click()  # the second leads to the flow
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Custom run").click()
+
+
+def follow(page: Page) -> None:
+    """To the page of the run that was just submitted."""
+    page.get_by_role("link", name="View run").click()
+
+
+def task_states(page: Page) -> dict[str, str]:
+    """Name to state of a run's tasks, as the tab of the run's page lists them."""
+    page.get_by_role("tab", name="Task Runs").click()
+    tab = page.get_by_role("tabpanel", name="Task Runs")
+    entries = tab.get_by_role("listitem").filter(has=page.get_by_role("navigation"))
+    expect(entries.first).to_be_visible()
+    found = {}
+    for entry in entries.all():
+        name = entry.get_by_role("link").last.inner_text()
+        states = [
+            state
+            for state in ("Cached", "Completed", "Failed")
+            if entry.get_by_text(state, exact=True).count()
+        ]
+        found[name] = ", ".join(states)
+    return found
+
+
+def open_artifact(page: Page, key: str) -> None:
+    """From the run's page over the key's, which lists all of that key, to the artifact."""
+    page.get_by_role("tab", name="Artifacts").click()
+    page.get_by_role("link", name=key).click()
+    page.get_by_role("main").locator("a[href*='/artifacts/artifact/']").first.click()
+
+
+def shoot(page: Page, name: str, folder: Path) -> None:
+    """A picture of the page in `folder`, or in HEADRACE_SCREENSHOTS for someone to look at."""
+    kept = Path(os.environ.get("HEADRACE_SCREENSHOTS", folder))
+    page.screenshot(path=kept / f"{name}.png", full_page=True)
+
+
+def write_result(folder: Path) -> None:
+    """What evaluate publishes, in small."""
+    from matplotlib.image import imsave
+    from numpy import linspace
+
+    folder.mkdir(parents=True)
+    (folder / "results.md").write_text(
+        "# Results\n\n|  | base |\n| --- | --- |\n| bits per byte | 2.5 ± 0.1 |\n\n## Measured\n\nso\n"
+    )
+    imsave(folder / "results.png", linspace(0, 1, 64 * 32).reshape(32, 64))
