@@ -7,6 +7,8 @@ The exit codes follow sysexits.h where it has a fitting one, and are part of the
 import errno
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class StageError(Exception):
@@ -93,10 +95,22 @@ def disk_error(error: Exception | str, place: os.PathLike[str]) -> StageError | 
     named = LAST_PATH.search(text)
     if named is None and number in (errno.EACCES, errno.EPERM):
         return None
+    return disk_fault(number, named[1] if named else place)
+
+
+def disk_fault(number: int, place: str | os.PathLike[str]) -> StageError:
+    """The typed error for a number of DISK_FAULTS at `place`."""
     kind, hint = DISK_FAULTS[number]
-    return kind(f"{os.strerror(number)}: {named[1] if named else os.fspath(place)}", hint)
+    return kind(f"{os.strerror(number)}: {os.fspath(place)}", hint)
 
 
-def expected_error(error: Exception, place: os.PathLike[str]) -> StageError | None:
-    """The typed error that `error` is or stands for; None if nobody expected it."""
-    return error if isinstance(error, StageError) else disk_error(error, place)
+@contextmanager
+def disk_faults_typed(place: os.PathLike[str]) -> Iterator[None]:
+    """Raise the typed error for what a disk refuses in the body; every other error as it is."""
+    try:
+        yield
+    except OSError as error:
+        refused = disk_error(error, place)
+        if refused is None:
+            raise
+        raise refused from error

@@ -25,7 +25,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from tasks import flow_record
-from tasks.flow_record import FlowRecord
+from tasks.flow_record import FlowRecord, is_gone
 
 INTERVAL_S = 5.0
 HEAD_START_S = 1.0
@@ -50,11 +50,8 @@ async def tell(home: Path, told: set[str]) -> None:
 
     Those in `told` are left alone; what is found is added to it.
     """
-    gone = [
-        record
-        for record in flow_record.records(home)
-        if record.id not in told and flow_record.is_gone(record)
-    ]
+    untold = [path for path in flow_record.record_paths(home) if path.stem not in told]
+    gone = [record for record in map(flow_record.read, untold) if record and is_gone(record)]
     if not gone:
         return
     await asyncio.sleep(HEAD_START_S)

@@ -14,7 +14,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from components.errors import StageError, expected_error
+from components.errors import StageError, disk_faults_typed
 from components.params import load_params
 from components.train import stop
 from flows.form import Overrides, Stage
@@ -68,24 +68,14 @@ def run_stages(
     """
     home = config.home_root(Path.cwd())
     try:
-        return _run_stages(
-            home, stages, force=force, pull=pull, launcher=launcher, overrides=overrides
-        )
-    except (StageError, OSError) as error:
-        expected = expected_error(error, home)
-        if expected is None:
-            raise
-        return Failed(message=expected.line, data=expected)
+        with disk_faults_typed(home):
+            return _run_stages(home, stages, overrides, force=force, pull=pull, launcher=launcher)
+    except StageError as error:
+        return Failed(message=error.line, data=error)
 
 
 def _run_stages(
-    home: Path,
-    stages: Sequence[str],
-    *,
-    force: bool,
-    pull: bool,
-    launcher: str,
-    overrides: Overrides,
+    home: Path, stages: Sequence[str], overrides: Overrides, **how: bool | str
 ) -> State:
     say = get_run_logger().info
     with flow_record.recorded(home, str(flow_run.id)) as record:
@@ -98,7 +88,7 @@ def _run_stages(
             say(line)
         with workspace.alone(root, say):
             flow_record.place(home, record, root, names)
-            states = _run(record, root, names, force=force, pull=pull, launcher=launcher)
+            states = _run(record, root, names, **how)
             if all(state.is_completed() for state in states.values()):
                 if root != home:
                     say("saved as experiment %s: `dvc exp show`", workspace.save(root))

@@ -26,18 +26,18 @@ def run_here(
 
     Does not return if Prefect's server went away meanwhile, but ends the process with that code.
     """
-    started = time.monotonic()
+    started, home = time.monotonic(), config.home_root(root)
     parameters = {"stages": list(stages), "force": force, "pull": pull}
     try:
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: NUM_RETRIES}):
             state = pipeline(**parameters, overrides=Overrides.of(overrides), return_state=True)
     except httpx.HTTPError as away:
         print(f"Prefect's server went away ({away}); how the run ended:", file=sys.stderr)
-        record = _own_record(root)
+        record = flow_record.own(home)
         code = _show_end(record, started) if record else InfraError.exit_code
         sys.stdout.flush()
         os._exit(code)  # else Prefect tries for minutes to send each of its events
-    record = _own_record(root)
+    record = flow_record.own(home)
     code = _show_end(record, started) if record and record.states else 0
     if code or state.is_completed():
         return code
@@ -46,11 +46,6 @@ def run_here(
         raise error
     print(f"the flow ended before its first stage: {state.message}", file=sys.stderr)
     return StageError.exit_code
-
-
-def _own_record(root: Path) -> flow_record.FlowRecord | None:
-    records = flow_record.records(config.home_root(root))
-    return next((record for record in records if record.pid == os.getpid()), None)
 
 
 def _show_end(record: flow_record.FlowRecord, started: float) -> int:

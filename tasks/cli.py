@@ -10,7 +10,7 @@ from pathlib import Path
 
 from components.addresses import with_secrets
 from components.contract import STAGES, Json
-from components.errors import DataError, StageError, UserError, expected_error
+from components.errors import DataError, StageError, UserError, disk_faults_typed
 from components.redaction import redacted
 from tasks import config, console, surroundings
 from tasks.dag import read_dag, select
@@ -95,11 +95,9 @@ def main() -> int:
     arguments = parser().parse_args()
     handler: Handler = arguments.handler
     try:
-        return handler(arguments, Path.cwd())
-    except (StageError, OSError) as raised:
-        error = expected_error(raised, Path.cwd())
-        if error is None:
-            raise
+        with disk_faults_typed(Path.cwd()):
+            return handler(arguments, Path.cwd())
+    except StageError as error:
         print(redacted(f"{error.kind} error: {error.message}"), file=sys.stderr)
         if error.hint:
             print(redacted(error.hint), file=sys.stderr)

@@ -95,8 +95,9 @@ def up(root: Path, settings: Settings, given: Mapping[str, str]) -> list[Started
     """
     with _alone(root):
         wanted = services(root, settings, given)
-        running = {item.name: item for item in started(root) if item.is_running}
-        for item in started(root):
+        known = started(root)
+        running = {item.name: item for item in known if item.is_running}
+        for item in known:
             end_orphans(item.pid)  # workers of a killed server still hold its port
         for service in wanted:
             if service.name not in running and service.port is not None:
@@ -129,8 +130,6 @@ def down(root: Path) -> list[Started]:
         running = [item for item in items if item.is_running]
         for item in sorted(items, key=lambda item: item.name):  # deployments, mlflow, prefect
             _stop(root, item)
-        for record in folder(root).glob("*.json"):
-            record.unlink()
         return running
 
 

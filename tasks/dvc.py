@@ -17,9 +17,9 @@ from components.redaction import redacted
 from tasks import outcome
 from tasks.dag import read_dag
 from tasks.integrity import (
-    damaged_outputs,
     drop_damaged_cache,
     dvc_digest,
+    has_damaged_outputs,
     has_lost_outputs,
     recorded_outs,
 )
@@ -84,7 +84,7 @@ def reproduce(
         return Reproduced("executed", result)
     if code == 0 and not any("is cached - skipping run" in line for line in said):
         return Reproduced("cached", None)
-    if code == 0 and not damaged_outputs(root, stage):
+    if code == 0 and not has_damaged_outputs(root, stage):
         return Reproduced("restored", None)
     if code == 0:
         _drop_damaged(root, stage, say)

@@ -66,8 +66,7 @@ class FlowRecord:
 @contextmanager
 def recorded(home: Path, flow_run: str) -> Iterator[FlowRecord]:
     """Keep the record on disk while the body runs; the body calls `place` once it knows where."""
-    pid = os.getpid()
-    record = FlowRecord(flow_run, time.time(), os.uname().nodename, pid, started_ticks(pid) or 0)
+    record = FlowRecord(flow_run, time.time(), *_this_process())
     path = record_path(home, flow_run)
     path.parent.mkdir(parents=True, exist_ok=True)
     outcome.write_json(path, vars(record))
@@ -106,30 +105,38 @@ def read(path: Path) -> FlowRecord | None:
 def has_ended(path: Path) -> bool:
     """Whether the flow of the record at `path` said that it ended, or is gone without a word."""
     record = read(path)
-    return record is None or record.ended_at is not None or is_dead(record)
+    return record is None or is_over(record)
 
 
-def is_dead(record: FlowRecord) -> bool:
-    """Whether its process is gone without a word. One that is stopped, or of another machine, is not."""
-    return record.ended_at is None and is_gone(record)
+def is_over(record: FlowRecord) -> bool:
+    """Whether the flow said that it ended, or its process is gone."""
+    return record.ended_at is not None or is_gone(record)
 
 
 def is_gone(record: FlowRecord) -> bool:
-    """Whether its process was on this machine and is no more."""
+    """Whether its process was on this machine and is no more; one that is stopped is still there."""
     return record.node == os.uname().nodename and not is_running(record.pid, record.ticks)
 
 
-def records(home: Path) -> Iterator[FlowRecord]:
-    """All that can be read, the newest first."""
-    paths = [
-        path
-        for path in (home / "runs" / "flows").glob("*.json")
-        if not path.name.endswith(".mirror.json")
-    ]
-    for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
+def record_paths(home: Path) -> list[Path]:
+    """Of all flow runs; a file's stem is the run's id."""
+    paths = (home / "runs" / "flows").glob("*.json")
+    return sorted(path for path in paths if not path.name.endswith(".mirror.json"))
+
+
+def own(home: Path) -> FlowRecord | None:
+    """The newest record of this very process."""
+    for path in sorted(record_paths(home), key=lambda path: path.stat().st_mtime, reverse=True):
         record = read(path)
-        if record is not None:
-            yield record
+        if record is not None and (record.node, record.pid, record.ticks) == _this_process():
+            return record
+    return None
+
+
+def _this_process() -> tuple[str, int, int]:
+    """Node, PID and ticks."""
+    pid = os.getpid()
+    return os.uname().nodename, pid, started_ticks(pid) or 0
 
 
 def start_mirror(root: Path, flow_run: str = "") -> None:

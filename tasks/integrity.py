@@ -46,32 +46,35 @@ def _md5(path: Path) -> str:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
+def _recorded(root: Path, stage: str) -> dict[str, str]:
+    """Path to DVC's digest of each output that dvc.lock tells of; empty where it has none."""
+    outs = (lock_entry(root, stage) or {}).get("outs", [])
+    return {out["path"]: out.get("md5", "") for out in outs}
+
+
 def has_lost_outputs(root: Path, stage: str) -> bool:
     """Whether an output that dvc.lock tells of is not there, so that DVC would take it from its cache."""
-    outs = (lock_entry(root, stage) or {}).get("outs", [])
-    return any(not (root / out["path"]).exists() for out in outs)
+    return any(not (root / path).exists() for path in _recorded(root, stage))
 
 
-def damaged_outputs(root: Path, stage: str) -> list[str]:
-    """The stage's outputs that are there and not what dvc.lock says; none if it says nothing."""
-    outs = (lock_entry(root, stage) or {}).get("outs", [])
-    return [
-        out["path"]
-        for out in outs
-        if out.get("md5")
-        and (root / out["path"]).exists()
-        and dvc_digest(root / out["path"]) != out["md5"]
-    ]
+def has_damaged_outputs(root: Path, stage: str) -> bool:
+    """Whether an output is there and not what dvc.lock says; False if it says nothing."""
+    return any(_is_damaged(root, stage, path) for path in _recorded(root, stage))
+
+
+def _is_damaged(root: Path, stage: str, path: str) -> bool:
+    digest = _recorded(root, stage).get(path)
+    return bool(digest) and (root / path).exists() and dvc_digest(root / path) != digest
 
 
 def require_whole_inputs(root: Path, stage: str, inputs: Sequence[str]) -> None:
     """Raise DataError for an input that is not what its stage put out: cut short, or changed by hand."""
     for name in inputs:
         path = f"{ARTIFACTS}/{name}"
-        if path not in damaged_outputs(root, name):
+        if not _is_damaged(root, name, path):
             continue
         time.sleep(SETTLE_S)  # its stage may just have ended
-        if path in damaged_outputs(root, name):
+        if _is_damaged(root, name, path):
             drop_damaged_cache(root, name)
             raise DataError(
                 f"{stage}: {path} is not what {name} put out by dvc.lock: cut short or changed",

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from components.contract import STAGES, Json
-from components.errors import InfraError, StageError, UserError, expected_error
+from components.errors import InfraError, StageError, UserError, disk_faults_typed
 from components.params import load_params
 from components.redaction import redacted
 from tasks import config, outcome
@@ -49,12 +49,10 @@ def main() -> int:
     die_with_supervisor()
     config.set_environment_defaults(os.environ, root)
     try:
-        result = launch(root, stage)
-    except (StageError, OSError) as error:
-        expected = expected_error(error, root)
-        if expected is None:
-            raise
-        result = _refusal(root, stage, expected)
+        with disk_faults_typed(root):
+            result = launch(root, stage)
+    except StageError as error:
+        result = _refusal(root, stage, error)
     if not result.ok:
         _restore(root, stage)
         with suppress(OSError):  # whoever would read it may be gone

@@ -23,7 +23,7 @@ from components.errors import (
     KIND_OF_EXIT_CODE,
     InfraError,
     UserError,
-    disk_error,
+    disk_fault,
 )
 from tasks import outcome
 from tasks.outcome import Outcome
@@ -134,10 +134,8 @@ def _verdict(
         return said.kind, said.message, said.hint
     where = f"see {run.log}"
     if said is None and code > 0 and shutil.disk_usage(run.path).free < NEEDED_BYTES:
-        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(run.path))
-        refused = disk_error(full, run.path)
-        assert refused is not None
-        return refused.kind, refused.message, refused.hint
+        full = disk_fault(errno.ENOSPC, run.path)
+        return full.kind, full.message, full.hint
     if signalled and code > 0:
         return InfraError.kind, f"{run.stage} was ended by a signal", AGAIN
     if code in (0, BUG_EXIT_CODE, 1):

@@ -95,9 +95,8 @@ def _runs(
     client: "MlflowClient", store: Store, root: Path
 ) -> "Iterator[tuple[Path, partial[bool]]]":
     """Flows before stages: a stage's run names its flow's."""
-    for path in sorted((root / "runs" / "flows").glob("*.json")):
-        if not path.name.endswith(".mirror.json"):
-            yield path, partial(_mirror_flow, client, store)
+    for path in flow_record.record_paths(root):
+        yield path, partial(_mirror_flow, client, store)
     for path in sorted((root / "runs").glob("*/*/request.json")):
         yield path.parent, partial(_mirror_stage, client, store, root)
 
@@ -115,9 +114,9 @@ def _mirror_flow(client: "MlflowClient", store: Store, path: Path) -> bool:
     progress = _read_progress(note, store, record.started_at)
     if progress.ended_at or progress.deleted:
         return True
-    if flow_record.is_dead(record):
+    over = flow_record.is_over(record)
+    if over:
         record = flow_record.read(path) or record  # it may have said its end while we looked
-    over = record.ended_at is not None or flow_record.is_dead(record)
     mark = {"headrace.kind": "flow", "headrace.flow_run": record.id}
     tags = {
         "headrace.git_commit": record.git_commit,

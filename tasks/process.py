@@ -77,8 +77,7 @@ def tree_memory_gib(pid: int) -> float:
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it ended while we looked
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            children.setdefault(int(fields[1]), []).append(int(folder.name))
+            children.setdefault(int(_stat(folder)[1]), []).append(int(folder.name))
     total_kib, waiting = 0, [pid]
     while waiting:
         one = waiting.pop()
@@ -120,9 +119,9 @@ def end_orphans(group: int, wait_s: float = 5.0) -> None:
 
 
 def _has_members(group: int) -> bool:
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it ended while we looked
-            state, _, member_of, *_ = stat.read_text().rpartition(")")[2].split()
+            state, _, member_of, *_ = _stat(folder)
             if int(member_of) == group and state not in "ZX":
                 return True
     return False
@@ -134,11 +133,15 @@ def started_ticks(pid: int) -> int | None:
     With the PID it names one process for good: a PID alone is given again after a while.
     """
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        state, *fields = _stat(Path(f"/proc/{pid}"))
     except OSError:
         return None
-    state, *fields = stat.rpartition(")")[2].split()  # the name before it may hold blanks
     return None if state in "ZX" else int(fields[18])
+
+
+def _stat(folder: Path) -> list[str]:
+    """What /proc says of a process after its name, which may hold blanks: state, parent, group, ..."""
+    return (folder / "stat").read_text().rpartition(")")[2].split()
 
 
 def is_running(pid: int, ticks: int) -> bool:

@@ -5,7 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
-from components.errors import disk_error
+from components.errors import disk_faults_typed
 from tasks import outcome
 
 LOCK = ".lock"
@@ -25,17 +25,15 @@ def publish_tree(source: Path, target: Path) -> None:
     for left_behind in target.parent.glob(f".{target.name}.[0-9]*"):
         remove(left_behind)
     part = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        if source.is_dir():
-            shutil.copytree(source, part, copy_function=_link_or_copy)
-        else:
-            _link_or_copy(str(source), str(part))
-    except OSError as error:
-        remove(part)
-        refused = disk_error(error, target)
-        if refused is None:
+    with disk_faults_typed(target):
+        try:
+            if source.is_dir():
+                shutil.copytree(source, part, copy_function=_link_or_copy)
+            else:
+                _link_or_copy(str(source), str(part))
+        except OSError:
+            remove(part)
             raise
-        raise refused from error
     if target.is_dir():  # a folder is replaced by two renames, so that nobody sees half of one
         old = target.with_name(f"{part.name}.old")
         target.rename(old)

@@ -9,7 +9,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.tasks import exponential_backoff
 
-from components.errors import InfraError, NodeUnhealthy, StageError, expected_error
+from components.errors import InfraError, NodeUnhealthy, StageError, disk_faults_typed
 from components.train import stop
 from tasks import outcome
 from tasks.dvc import reproduce
@@ -55,15 +55,12 @@ def run_stage(
         return Completed(name="Cached", message=UNCHANGED)
     say = {"say": get_run_logger().info} if is_served() else {}
     try:
-        with progress_shown(Path(root), stage):
+        with disk_faults_typed(Path(root)), progress_shown(Path(root), stage):
             done = reproduce(
                 Path(root), stage, str(flow_run.id or ""),
                 force=force, pull=pull, launcher=launcher, **say,
             )  # fmt: skip
-    except (StageError, OSError) as raised:
-        error = expected_error(raised, Path(root))
-        if error is None:
-            raise
+    except StageError as error:
         return Failed(message=failure_message(Path(root), stage, error), data=error)
     if done.action == "cached":
         return Completed(name="Cached", message=UNCHANGED)

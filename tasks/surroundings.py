@@ -9,10 +9,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 from components.errors import InfraError
-from tasks.config import home_root
+from tasks.config import home_root, without_password
 
 NEEDED_BYTES = 2**20
 """About what the database of a temporary Prefect server takes."""
@@ -41,8 +40,7 @@ def _require_room(folder: Path) -> None:
 
 
 def _require_answer(url: str) -> None:
-    parts = urlsplit(url)
-    shown = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    shown = without_password(url)
     try:
         with urllib.request.urlopen(f"{shown.rstrip('/')}/health", timeout=ANSWER_TIMEOUT_S):  # noqa: S310  the user's
             return

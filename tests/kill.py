@@ -15,7 +15,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from pathlib import Path
 
 from components.section import read_yaml
 from tests.integration.tasks import toy
+from tests.integration.tasks.consoles import free_ports
 
 TARGETS = ("flow", "dvc", "launch", "pod", "prefect", "mlflow")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
@@ -67,7 +67,8 @@ def run_trials(folder: Path, count: int, seed: int, targets: "tuple[str, ...]") 
     for stage in toy.STAGES:
         toy.set_param(project, stage, num_steps=8, step_s=0.1)
     toy.commit(project, "Take a moment")
-    ports = {"HEADRACE_PREFECT_PORT": str(free_port()), "HEADRACE_MLFLOW_PORT": str(free_port())}
+    prefect, mlflow = free_ports(2)
+    ports = {"HEADRACE_PREFECT_PORT": str(prefect), "HEADRACE_MLFLOW_PORT": str(mlflow)}
     generator = random.Random(seed)
     headrace(project, "up", ports)
     trials = []
@@ -246,12 +247,6 @@ def headrace(
     return toy.run(
         project, sys.executable, "-m", "tasks.cli", verb, check=False, timeout_s=300, **variables
     )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

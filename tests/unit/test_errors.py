@@ -6,25 +6,25 @@ from safetensors import SafetensorError
 
 from components.errors import disk_error
 
-HERE = Path("/work/out")
+HERE = Path("/data/out")
 FULL = "No space left on device"
 
 
 @pytest.mark.parametrize(
     ("error", "kind", "message"),
     [
-        (OSError(28, FULL), "infra", f"{FULL}: /work/out"),
-        (OSError(28, FULL, "/work/out/shard"), "infra", f"{FULL}: /work/out/shard"),
+        (OSError(28, FULL), "infra", f"{FULL}: /data/out"),
+        (OSError(28, FULL, "/data/out/shard"), "infra", f"{FULL}: /data/out/shard"),
         # numpy, safetensors, Arrow, shutil.copytree and DVC as they are on a full disk
-        (OSError("100000 requested and 8176 written"), "infra", f"{FULL}: /work/out"),
-        (SafetensorError(f"I/O error: {FULL} (os error 28)"), "infra", f"{FULL}: /work/out"),
-        (OSError(f"[Errno 28] Error writing bytes. Detail: {FULL}"), "infra", f"{FULL}: /work/out"),
+        (OSError("100000 requested and 8176 written"), "infra", f"{FULL}: /data/out"),
+        (SafetensorError(f"I/O error: {FULL} (os error 28)"), "infra", f"{FULL}: /data/out"),
+        (OSError(f"[Errno 28] Error writing bytes. Detail: {FULL}"), "infra", f"{FULL}: /data/out"),
         (
             OSError([("/a", "/b", f"[Errno 28] {FULL}: '/a' -> '/b'")]),
             "infra",
-            f"{FULL}: /work/out",
+            f"{FULL}: /data/out",
         ),
-        (f"failed to reproduce 'left': [Errno 28] {FULL}", "infra", f"{FULL}: /work/out"),
+        (f"failed to reproduce 'left': [Errno 28] {FULL}", "infra", f"{FULL}: /data/out"),
         (OSError(30, "Read-only file system", "/x"), "infra", "Read-only file system: /x"),
         (PermissionError(13, "Permission denied", "/x/y"), "user", "Permission denied: /x/y"),
         (

@@ -38,8 +38,9 @@ def open_form(page: Page, deployment: str) -> None:
     page.get_by_role("menuitem", name="Custom run").click()
 
 
-def follow(page: Page) -> None:
-    """To the page of the run that was just submitted."""
+def submit(page: Page) -> None:
+    """Start the run of the open form, and go to its page."""
+    page.get_by_role("button", name="Submit").click()
     page.get_by_role("link", name="View run").click()
 
 

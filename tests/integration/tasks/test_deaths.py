@@ -101,8 +101,7 @@ def test_only_changed_code_can_be_accepted(project: Path) -> None:
     assert done.returncode == 64
     assert "user error: left: changed deps: params.yaml" in done.stdout
     toy.set_param(project, "left", text="l")
-    with (project / "components" / "left" / "stage.py").open("a") as file:
-        file.write("# a comment\n")
+    toy.add_code(project, "left", "# a comment\n")
     toy.run(project, *accept)
     assert "Running stage" not in toy.dvc(project, "repro").stdout
 

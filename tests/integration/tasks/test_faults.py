@@ -73,8 +73,7 @@ class TestDisk:
         self, project: Path
     ) -> None:
         disk = Disk(project / "runs", 400)
-        with (project / "components" / "left" / "stage.py").open("a") as file:
-            file.write(BIG_OUTPUT)
+        toy.add_code(project, "left", BIG_OUTPUT)
         assert refused(project, "left", InfraError).startswith(
             f"No space left on device: {project}/runs/left/"
         )
@@ -99,8 +98,7 @@ class TestDisk:
         self, project: Path
     ) -> None:
         disk = Disk(project / "artifacts", 100)
-        with (project / "components" / "left" / "stage.py").open("a") as file:
-            file.write(BIG_OUTPUT)
+        toy.add_code(project, "left", BIG_OUTPUT)
         assert (
             refused(project, "left", InfraError)
             == f"No space left on device: {project}/artifacts/left"

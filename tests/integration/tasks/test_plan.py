@@ -14,8 +14,7 @@ def project(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A toy project that has run once, with a param and a file of code changed since."""
     folder = toy.copy(template, tmp_path_factory.mktemp("plan") / "project")
     toy.set_param(folder, "left", text="L")
-    with (folder / "components" / "right" / "stage.py").open("a") as file:
-        file.write("# a comment\n")
+    toy.add_code(folder, "right", "# a comment\n")
     return folder
 
 

@@ -51,8 +51,7 @@ def test_what_a_stage_says_of_the_environments_secrets_reaches_no_file_of_dvc_ml
     project: Path,
 ) -> None:
     (project / "mlflow.db").unlink()  # a store of its own, with its files below the project
-    with (project / "components" / "left" / "stage.py").open("a") as file:
-        file.write(TELLTALE)
+    toy.add_code(project, "left", TELLTALE)
     done = toy.run(
         project, sys.executable, "-m", "tasks.cli", "stage", "left", check=False, **SECRETS
     )

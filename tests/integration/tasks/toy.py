@@ -188,5 +188,10 @@ def set_param(folder: Path, stage: str, **values: object) -> None:
     (folder / "params.yaml").write_text(text)
 
 
+def add_code(folder: Path, stage: str, code: str) -> None:
+    with (folder / "components" / stage / "stage.py").open("a") as file:
+        file.write(code)
+
+
 def text_of(folder: Path, stage: str) -> str:
     return (folder / "artifacts" / stage / "text").read_text()
