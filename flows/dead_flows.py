@@ -83,11 +83,14 @@ async def _tell_one(client: PrefectClient, record: FlowRecord) -> None:
 
 def _end(record: FlowRecord, known: StateType) -> State:
     """The state for what Prefect knows as `known`."""
-    if record.ended_at is not None:
-        message = "it ended while Prefect's server was away"
-        return Completed(message=message) if record.state == "FINISHED" else Failed(message=message)
     message = (
         f"process {record.pid} on {record.node} is gone; "
         "start the flow again: it goes on from what was finished"
     )
-    return Cancelled(message=message) if known == StateType.CANCELLING else Crashed(message=message)
+    kind = Crashed
+    if record.ended_at is not None:
+        message = "it ended while Prefect's server was away"
+        kind = Completed if record.state == "FINISHED" else Failed
+    if known == StateType.CANCELLING and kind is not Completed:
+        kind = Cancelled
+    return kind(message=message)

@@ -14,6 +14,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from components.contract import STAGES
 from components.errors import StageError, disk_faults_typed
 from components.params import load_params
 from components.train import stop
@@ -25,13 +26,11 @@ from tasks.plan import unwatched_sources
 from tasks.stage import register_model, run_stage
 from tasks.watch import link_to_mlflow, show_result
 
-MAX_SIDE_BY_SIDE = 2
-"""Stages at once; each already uses all cores, so more would only cost memory."""
-
 MIRROR_START_S = 20.0
 """How long the end of a flow run waits for its page in MLflow, to link to it."""
 
-RUNNER: ThreadPoolTaskRunner[State] = ThreadPoolTaskRunner(max_workers=MAX_SIDE_BY_SIDE)
+RUNNER: ThreadPoolTaskRunner[State] = ThreadPoolTaskRunner(max_workers=len(STAGES))
+"""A thread for each stage: one that waits for another is on the run's page from the start."""
 
 ALL: list[Stage] = []
 AS_PARAMS_YAML_SAYS = Overrides()

@@ -78,10 +78,12 @@ def services(root: Path, settings: Settings, given: Mapping[str, str]) -> list[S
         home = home_root(root)
         command = (
             python, "-m", "mlflow", "server", "--host", host, "--port", str(settings.mlflow_port),
-            "--workers", "1", "--backend-store-uri", f"sqlite:///{home / 'mlflow.db'}",
+            "--workers", "1",
             # Clients write files themselves: so a model's address is good without the server too.
             "--no-serve-artifacts", "--default-artifact-root", (home / "mlruns").as_uri(),
         )  # fmt: skip
+        if "MLFLOW_BACKEND_STORE_URI" not in given:  # the server reads it; it may hold a password
+            command += ("--backend-store-uri", f"sqlite:///{home / 'mlflow.db'}")
         found.append(Service("mlflow", command, settings.mlflow_port, url, f"{url}/health"))
     serve = (python, "-m", "flows.deployments")
     found.append(Service("deployments", serve, None, "", None))

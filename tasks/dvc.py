@@ -145,7 +145,7 @@ def _repro(
         assert process.stdout is not None
         _running.add(process)
         try:
-            for line in process.stdout:
+            for line in filter(str.strip, process.stdout):  # DVC puts blank ones between
                 said.append(redacted(line.rstrip()))
                 say(said[-1])
         finally:

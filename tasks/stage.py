@@ -1,5 +1,6 @@
 """The one Prefect task: reproduce a stage, retry what a retry can mend, and say what happened."""
 
+import threading
 from pathlib import Path
 
 from prefect import task
@@ -16,9 +17,13 @@ from tasks.dvc import reproduce
 from tasks.run_dir import latest_run, log_tail
 from tasks.watch import is_served, progress_shown
 
+MAX_SIDE_BY_SIDE = 2
+"""Stages at once; each already uses all cores, so more would only cost memory."""
+
 NUM_RETRIES = 2
 BACKOFF_S = 5
 UNCHANGED = "nothing that it depends on has changed"
+_turns = threading.BoundedSemaphore(MAX_SIDE_BY_SIDE)
 
 
 async def worth_retrying(task: object, task_run: object, state: State) -> bool:
@@ -55,7 +60,7 @@ def run_stage(
         return Completed(name="Cached", message=UNCHANGED)
     say = {"say": get_run_logger().info} if is_served() else {}
     try:
-        with disk_faults_typed(Path(root)), progress_shown(Path(root), stage):
+        with _turns, disk_faults_typed(Path(root)), progress_shown(Path(root), stage):
             done = reproduce(
                 Path(root), stage, str(flow_run.id or ""),
                 force=force, pull=pull, launcher=launcher, **say,

@@ -1,0 +1,83 @@
+"""A team's servers with PostgreSQL behind them."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from tasks import journal
+from tests.integration.tasks import toy
+from tests.integration.tasks.consoles import Console
+from tests.integration.tasks.postgres import Postgres, postgres
+from tests.integration.tasks.processes import wait_for
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    with postgres() as running:
+        for database in ("prefect", "mlflow", "journal"):
+            running.ask("postgres", f"CREATE DATABASE {database}")
+        yield running
+
+
+def test_a_run_from_the_form_is_in_both_databases_and_no_password_anywhere(
+    server: Postgres, template: Path, tmp_path: Path
+) -> None:
+    console = Console(toy.copy(template, tmp_path / "project"))
+    for path in console.project.glob("mlflow.db*"):
+        path.unlink()
+    said = console.headrace(
+        "up",
+        PREFECT_API_DATABASE_CONNECTION_URL=server.url("prefect", "asyncpg"),
+        MLFLOW_BACKEND_STORE_URI=server.url("mlflow", "psycopg2"),
+    )
+    assert said.returncode == 0, said.stdout
+    try:
+        toy.set_param(console.project, "left", text="P")
+        run = console.start("pipeline")
+        assert console.end_of(run)["type"] == "COMPLETED", console.state(run)
+        assert server.ask("prefect", "SELECT id::text, state_type FROM flow_run") == [
+            (run, "COMPLETED")
+        ]
+        states = dict(server.ask("prefect", "SELECT name, state_name FROM task_run"))
+        assert states == {
+            "source": "Cached", "left": "Completed", "right": "Cached", "join": "Completed",
+        }  # fmt: skip
+        stages = "SELECT value FROM tags WHERE key = 'headrace.stage' ORDER BY value"
+        wait_for(
+            lambda: {"join", "left"} <= {value for (value,) in server.ask("mlflow", stages)}, 60
+        )
+        (flow,) = server.ask("mlflow", "SELECT value FROM tags WHERE key = 'headrace.flow_run'")
+        assert flow == (run,)
+    finally:
+        console.headrace("down")
+    assert not list(console.project.glob("mlflow.db*"))
+    for path in console.project.rglob("*"):
+        if path.is_file():
+            assert server.password.encode() not in path.read_bytes(), path
+
+
+def test_of_eight_who_write_the_same_entry_of_the_journal_one_wins(server: Postgres) -> None:
+    uri = server.url("journal", "psycopg2")
+    journal.read(MlflowClient(uri))  # makes the tables and the run
+    won: list[tuple[int, str]] = []
+
+    def write(who: str) -> None:
+        client = MlflowClient(uri)
+        for position in range(1, 11):
+            entry = journal.Entry("promote", "", "1", who, "", "now", f"{who} {position}")
+            if journal.append(client, entry, position):
+                won.append((position, who))
+
+    writers = [threading.Thread(target=write, args=(f"w{number}",)) for number in range(8)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert sorted(position for position, _ in won) == list(range(1, 11))
+    written = journal.read(MlflowClient(uri))
+    assert [entry.who for entry in written] == [who for _, who in sorted(won)]
