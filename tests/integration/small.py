@@ -29,6 +29,7 @@ SMALLER: dict[str, Any] = {
     "reward_model.prompts_per_batch": 4,
     "reward_model.prompts_per_micro_batch": 4,
     "reward_model.num_steps": 24,
+    "reward_model.schedule.learning_rate": 6.0e-3,
     "reward_model.schedule.warmup_steps": 2,
     "dpo.sampled.num_prompts": 20,
     "dpo.num_steps": 4,

@@ -28,11 +28,16 @@ def started_run(runs: Path) -> Path | None:
 
 def pods_of(folder: Path) -> list[int]:
     """Processes that run a stage of the project in `folder`."""
+    return working_in(folder, "tasks.pod")
+
+
+def working_in(folder: Path, word: str) -> list[int]:
+    """Processes that work in `folder` and have `word` on their command line."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             words = (entry / "cmdline").read_bytes().decode().split("\0")
-            if "tasks.pod" in words and (entry / "cwd").resolve() == folder.resolve():
+            if word in words and (entry / "cwd").resolve() == folder.resolve():
                 found.append(int(entry.name))
         except OSError:
             continue

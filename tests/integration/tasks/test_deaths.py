@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from tests.integration.tasks import toy
-from tests.integration.tasks.processes import pods_of, started_run, wait_for
+from tests.integration.tasks.processes import pods_of, started_run, wait_for, working_in
 
 LAUNCH = [sys.executable, "-m", "tasks.launch"]
 
@@ -104,6 +104,14 @@ def test_only_changed_code_can_be_accepted(project: Path) -> None:
     toy.add_code(project, "left", "# a comment\n")
     toy.run(project, *accept)
     assert "Running stage" not in toy.dvc(project, "repro").stdout
+
+
+def test_a_killed_flow_takes_its_temporary_server_with_it(project: Path) -> None:
+    flow = start(project, sys.executable, "-m", "tasks.cli", "run", stdout=subprocess.DEVNULL)
+    wait_for(lambda: working_in(project, "uvicorn"))
+    flow.kill()
+    flow.wait()
+    wait_for(lambda: not working_in(project, "uvicorn"), 10)
 
 
 def test_workers_end_with_the_process_they_work_for(tmp_path: Path) -> None:
