@@ -55,7 +55,7 @@ down: .venv/.run  ## stop the console
 
 .PHONY: test
 test: .venv/.test check  ## every test and check
-	@python -m pytest tests/integration -n 2 --dist loadfile -p no:cacheprovider
+	@python -m pytest tests/integration -n 3 --dist loadfile --no-loadscope-reorder -p no:cacheprovider
 
 .PHONY: check
 check: .venv/.test  ## lint, types, import contracts, unit tests; under a minute

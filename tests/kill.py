@@ -60,7 +60,7 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def run_trials(folder: Path, count: int, seed: int, targets: "tuple[str, ...]") -> list[Trial]:
+def run_trials(folder: Path, count: int, seed: int, targets: tuple[str, ...]) -> list[Trial]:
     """Trials one after the other in one project, whose state they inherit from each other."""
     project = toy.build(folder / "project")
     texts = {stage: stage[0] for stage in toy.STAGES}

@@ -8,6 +8,15 @@ from tests.integration import small
 from tests.integration.tasks import toy
 
 
+LONGEST = ("test_small_chain", "test_console", "test_kills", "test_chain")
+"""Files to begin with: whoever is left with one of them at the end works on while the others rest."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
 @pytest.fixture(scope="session")
 def small_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The ten stages on a small corpus; nothing has run."""

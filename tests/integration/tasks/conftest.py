@@ -1,10 +1,17 @@
-"""The toy project, made once for all tests of the task layer."""
+"""What all tests of the task layer share: the toy project, made once, and a Prefect server."""
 
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.integration.tasks import toy
+from tests.integration.tasks.consoles import free_ports
+from tests.integration.tasks.processes import wait_for
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +27,35 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def project(template: Path, tmp_path: Path) -> Path:
     """A copy that a test may change."""
     return toy.copy(template, tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a Prefect server; a temporary one for each flow takes longer than the flow."""
+    folder, (port,) = tmp_path_factory.mktemp("prefect"), free_ports(1)
+    settings = {
+        "PREFECT_HOME": str(folder), "PREFECT_UI_ENABLED": "0",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1",
+    }  # fmt: skip
+    server = subprocess.Popen(
+        [
+            sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app",
+            "--host", "127.0.0.1", "--port", str(port), "--log-level", "error",
+        ],
+        cwd=folder, env=toy.environment() | settings,
+    )  # fmt: skip
+    address = f"http://127.0.0.1:{port}/api"
+    try:
+        wait_for(lambda: _answers(f"{address}/health"), 120)
+        yield address
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False

@@ -3,7 +3,6 @@
 First over Prefect's API, then by pressing the buttons in a browser.
 """
 
-import json
 import signal
 import subprocess
 import sys
@@ -111,18 +110,28 @@ def test_a_failure_is_in_the_runs_message_with_the_end_of_the_log(console: Conso
     assert "Traceback" in state["message"]
 
 
-def test_other_params_become_an_experiment_and_leave_the_project_alone(console: Console) -> None:
+def test_runs_with_other_params_are_experiments_side_by_side_and_leave_the_project_alone(
+    console: Console,
+) -> None:
     before = (console.project / "dvc.lock").read_bytes(), toy.text_of(console.project, "join")
-    others = [{"key": "left.text", "value": "X"}]
-    run = console.start("pipeline", overrides={"others": others})
-    assert console.end_of(run)["type"] == "COMPLETED", console.state(run)
+    runs = {
+        text: console.start("pipeline", overrides={"others": [{"key": "left.text", "value": text}]})
+        for text in "XY"
+    }
+    for run in runs.values():
+        assert console.end_of(run)["type"] == "COMPLETED", console.state(run)
     after = (console.project / "dvc.lock").read_bytes(), toy.text_of(console.project, "join")
     assert after == before
-    (name,) = toy.dvc(console.project, "exp", "list", "--name-only").stdout.split()
-    shown = json.loads(toy.dvc(console.project, "exp", "show", "--json").stdout)
-    assert name in json.dumps(shown)
-    toy.dvc(console.project, "exp", "apply", name)
-    assert toy.text_of(console.project, "join") == "sXsrj"
+    first, second = (console.call(f"/flow_runs/{run}") for run in runs.values())
+    assert first["start_time"] < second["end_time"]
+    assert second["start_time"] < first["end_time"]
+    names = toy.dvc(console.project, "exp", "list", "--name-only").stdout.split()
+    assert len(names) == 2
+    results = set()
+    for name in names:
+        toy.dvc(console.project, "exp", "apply", name)
+        results.add(toy.text_of(console.project, "join"))
+    assert results == {"sXsrj", "sYsrj"}
 
 
 def test_a_cancelled_run_stops_its_stage_and_a_new_run_finishes_the_job(console: Console) -> None:

@@ -42,11 +42,16 @@ def test_a_stage_forced_twice_is_computed_twice(project: Path) -> None:
         assert "left: 2/2 steps" in toy.dvc(project, "repro", "-f", "-s", "left").stdout
 
 
-def test_a_missing_input_costs_a_stage_nothing_and_is_one_line(project: Path) -> None:
+def test_a_missing_input_costs_a_stage_nothing_and_is_one_line(
+    project: Path, prefect_api: str
+) -> None:
     (project / "artifacts" / "source" / "text").unlink()
     (project / "artifacts" / "source").rmdir()
     toy.set_param(project, "left", text="N")
-    done = toy.run(project, sys.executable, "-m", "tasks.cli", "stage", "left", check=False)
+    done = toy.run(
+        project, sys.executable, "-m", "tasks.cli", "stage", "left", check=False,
+        PREFECT_API_URL=prefect_api,
+    )  # fmt: skip
     assert done.returncode == 65
     assert "left: artifacts/source is missing" in done.stdout
     assert toy.text_of(project, "left") == "sl"

@@ -1,4 +1,7 @@
-"""A small training run in a process of its own: to be killed, resumed, or run on two ranks."""
+"""A small training run in a process of its own: to be killed, resumed, or run on two ranks.
+
+Several folders are several runs, one after the other.
+"""
 
 import sys
 import time
@@ -94,4 +97,5 @@ def main(folder: Path, num_steps: int, pause_s: float) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))
+    for name in sys.argv[3:]:
+        main(Path(name), int(sys.argv[1]), float(sys.argv[2]))
