@@ -13,7 +13,6 @@ from components.contract import Json
 from components.errors import ERROR_OF_KIND, InfraError, StageError
 from flows.form import Overrides
 from flows.pipeline import pipeline
-from flows.temporary_server import TemporaryServer
 from tasks import config, flow_record
 from tasks.watch import is_served
 
@@ -31,6 +30,8 @@ def run_here(
     started, home = time.monotonic(), config.home_root(root)
     parameters = {"stages": list(stages), "force": force, "pull": pull}
     if not is_served():
+        from flows.temporary_server import TemporaryServer  # half as long as all else we import
+
         TemporaryServer().start()
     try:
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: NUM_RETRIES}):

@@ -19,6 +19,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A toy project that has run once. Copy it before changing anything."""
     folder = toy.build(tmp_path_factory.mktemp("toy"))
     toy.dvc(folder, "repro")
+    toy.run(folder, sys.executable, "-m", "tasks.tracking")
     toy.commit(folder, "Record the first run")
     return folder
 

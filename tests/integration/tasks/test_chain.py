@@ -131,6 +131,8 @@ def test_a_kill_between_publishing_and_dvcs_record_costs_no_second_run(project: 
     assert "Running stage 'left'" in said
     assert "left: 2/2 steps" not in said
     assert toy.text_of(project, "join") == "sKsrj"
+    key = json.loads((project / "runs" / "left" / "latest.json").read_text())["key"]
+    wait_for((project / "runs" / "left" / key / "mirror.json").exists)  # without a flow, too
 
 
 def test_a_killed_dvc_takes_its_stage_with_it_and_the_next_run_finishes(project: Path) -> None:

@@ -178,7 +178,9 @@ def commit(folder: Path, message: str) -> None:
 
 
 def dvc(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    return run(folder, sys.executable, "-m", "dvc", *arguments, check=check)
+    """Without the mirror that a stage outside a flow starts when it has ended."""
+    command = (sys.executable, "-m", "dvc", *arguments)
+    return run(folder, *command, check=check, HEADRACE_FLOW_RUN="none")
 
 
 def set_param(folder: Path, stage: str, **values: object) -> None:
