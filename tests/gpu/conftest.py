@@ -7,4 +7,4 @@ import torch
 @pytest.fixture(scope="session", autouse=True)
 def _a_gpu() -> None:
     if not torch.cuda.is_available():
-        pytest.skip("needs a GPU that torch sees; run `make gpu` where there is one")
+        pytest.skip("needs a GPU that torch sees, and `make gpu`")

