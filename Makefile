@@ -65,6 +65,10 @@ check: .venv/.test  ## lint, types, import contracts, unit tests; under a minute
 	@lint-imports
 	@python -m pytest tests/unit -n 2 --dist loadfile
 
+.PHONY: gpu
+gpu: .venv/.test  ## the tests that need a GPU; about a minute
+	@GPU_TESTS=1 python -m pytest tests/gpu -rs
+
 .PHONY: accept
 accept: .venv/.test  ## accept a stage's changed code without a run: make accept STAGE=clean
 	@test -n "$(STAGE)" || { echo "which stage? make accept STAGE=clean"; exit 1; }

@@ -1,10 +1,12 @@
 """Training tokens/s against transformers' Trainer: same model, same packed rows, same process.
 
 python -m benchmarks.train                                    # the demo's model, fp32
-python -m benchmarks.train --size 125m --compile --attention varlen   # on a GPU, bf16
+python -m benchmarks.train --size 125m --row-length 2048 --rows 32 --compile   # on a GPU, bf16
+python -m benchmarks.train ... --compile both --attention varlen flex sdpa     # all variants
 """
 
 import argparse
+import gc
 import tempfile
 import time
 from pathlib import Path
@@ -46,8 +48,15 @@ def main() -> None:
     parser.add_argument("--row-length", type=int, default=512)
     parser.add_argument("--rows", type=int, default=4, help="rows of a batch")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--attention", choices=("sdpa", "varlen", "flex"), default="varlen")
-    parser.add_argument("--compile", action="store_true", help="both sides")
+    parser.add_argument(
+        "--attention", nargs="+", choices=("sdpa", "varlen", "flex"), default=["varlen"]
+    )
+    parser.add_argument(
+        "--their-attention", nargs="+", choices=("sdpa", "flex"), default=["sdpa"], help="Trainer's"
+    )
+    parser.add_argument(
+        "--compile", nargs="?", const="yes", choices=("no", "yes", "both"), default="no"
+    )
     arguments = parser.parse_args()
 
     vocabulary = SIZES[arguments.size][0]
@@ -61,17 +70,38 @@ def main() -> None:
     batches = [
         batch_of(packing, part, pieces.__getitem__) for part in micro_batches(rows, arguments.rows)
     ]
-    peak = peak_flops_per_s(default_device())
-    for run in (ours, theirs):
-        attention = arguments.attention if run is ours else "sdpa"
-        model = new_model(arguments.size, arguments.row_length, attention)
-        if arguments.compile and run is ours:
-            model.model.compile()
-        rate = arguments.row_length * arguments.rows / run(model, batches, arguments.compile)
-        flops = flops_per_token(model, packing.mean_attended)
-        mfu = f"{model_flops_utilisation(rate, flops, peak):.1%}" if peak else "unknown"
-        print(f"{run.__name__:7s} {rate:,.0f} tokens/s  MFU {mfu}", flush=True)
-    print(f"{arguments.size}: {num_parameters(model):,} parameters")
+    device = default_device()
+    peak = peak_flops_per_s(device)
+    print(torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU", torch.__version__)
+    for run, attentions in ((ours, arguments.attention), (theirs, arguments.their_attention)):
+        for attention in attentions:
+            for compiled in {"no": [False], "yes": [True]}.get(arguments.compile, [False, True]):
+                forget()
+                model = new_model(arguments.size, arguments.row_length, attention)
+                rate = arguments.row_length * arguments.rows / run(model, batches, compiled)
+                flops = flops_per_token(model, packing.mean_attended)
+                mfu = f"{model_flops_utilisation(rate, flops, peak):.1%}" if peak else "unknown"
+                how = f"{run.__name__:6s} {attention:6s} {'compiled' if compiled else 'plain':8s}"
+                print(f"{how} {rate:9,.0f} tokens/s  MFU {mfu}{memory()}", flush=True)
+                size = num_parameters(model)
+                del model
+    print(f"{arguments.size}: {size:,} parameters, {flops / 1e9:.3f} GFLOP a token")
+
+
+def forget() -> None:
+    """What an earlier variant compiled, and the memory that it held."""
+    torch.compiler.reset()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def memory() -> str:
+    """The most that tensors took on the GPU since `forget`."""
+    if not torch.cuda.is_available():
+        return ""
+    return f"  {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
 
 
 def new_model(size: str, max_length: int, attention: Any) -> Any:
@@ -90,13 +120,15 @@ def new_model(size: str, max_length: int, attention: Any) -> Any:
     return build_model(config, seed=0, attention=attention)
 
 
-def ours(model: Any, batches: list[dict[str, Tensor]], _compile: bool) -> float:
+def ours(model: Any, batches: list[dict[str, Tensor]], compiled: bool) -> float:
     """Median seconds of a step of our loop."""
+    if compiled:
+        model.model.compile()
     moments: list[float] = []
 
     class Clock(QuietSink):
         def progress(self, done: int, total: int, unit: str, **figures: float | str) -> None:
-            moments.append(time.perf_counter())
+            moments.append(now())
 
     with tempfile.TemporaryDirectory() as folder:
         train(
@@ -128,7 +160,7 @@ def theirs(model: Any, batches: list[dict[str, Tensor]], compiled: bool) -> floa
 
     class Clock(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            moments.append(time.perf_counter())
+            moments.append(now())
 
     on_gpu = default_device().type == "cuda"
     with tempfile.TemporaryDirectory() as folder:
@@ -149,6 +181,13 @@ def theirs(model: Any, batches: list[dict[str, Tensor]], compiled: bool) -> floa
         )
         Trainer(model=model, args=settings, train_dataset=rows, callbacks=[Clock()]).train()  # type: ignore[arg-type]
     return float(np.median(np.diff(moments)[WARMUP_STEPS - 1 :]))
+
+
+def now() -> float:
+    """Seconds, once the GPU has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def as_labels(batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -8,6 +8,10 @@ from hypothesis import settings
 # other test's threads wait for: training beside training took five times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+# Most tests compare with a CPU's values, on tensors made there: `make gpu` alone sees a GPU.
+if not os.environ.get("GPU_TESTS"):
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 # An example that takes 10 ms alone takes 500 beside another process: time is no property here.
 settings.register_profile("headrace", deadline=None)
 settings.load_profile("headrace")

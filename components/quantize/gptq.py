@@ -24,8 +24,8 @@ def quantize_gptq(
 ) -> tuple[Tensor, Tensor]:
     """Codes [out, in] (int8) and scales [out, in / group_size] of `weight` [out, in].
 
-    `hessian` is `input_hessian` of what the layer sees. An input that is always 0 loses its weight:
-    it never counts.
+    `hessian` is `input_hessian` of what the layer sees, on the weight's device. An input that is
+    always 0 loses its weight: it never counts.
     """
     working = weight.double().clone()
     curvature = hessian.double().clone()
@@ -40,12 +40,12 @@ def quantize_gptq(
     )
     num_inputs = weight.shape[1]
     codes = torch.empty_like(weight, dtype=torch.int8)
-    scales = torch.empty(weight.shape[0], num_inputs // group_size)
+    scales = weight.new_empty(weight.shape[0], num_inputs // group_size, dtype=torch.float32)
     for first in range(0, num_inputs, group_size):
         last = first + group_size
         scale = find_scales(working[:, first:last].float(), search, dtype)
         scales[:, first // group_size] = scale
-        errors = torch.empty(weight.shape[0], group_size, dtype=torch.float64)
+        errors = working.new_empty(weight.shape[0], group_size)
         for column in range(first, last):
             current = working[:, column]
             code = to_codes(current[:, None].float(), scale)[:, 0]

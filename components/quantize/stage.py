@@ -112,20 +112,18 @@ def quantize_layers(
     params: QuantizeParams,
     dtype: torch.dtype,
 ) -> dict[str, Quantized]:
-    """Codes and scales of every layer."""
+    """Codes and scales of every layer, found where the model is and kept on the CPU."""
     settings = (params.group_size, params.scale_search, dtype)
+    weights = {name: layer.weight.detach() for name, layer in layers.items()}
     if params.method == "nearest":
-        return {
-            name: Quantized(*quantize_nearest(layer.weight.detach().cpu(), *settings))
-            for name, layer in layers.items()
+        found = {name: quantize_nearest(weight, *settings) for name, weight in weights.items()}
+    else:
+        hessians = input_hessians(model, layers, rows)
+        found = {
+            name: quantize_gptq(weight, hessians[name], *settings)
+            for name, weight in weights.items()
         }
-    hessians = input_hessians(model, layers, rows)
-    return {
-        name: Quantized(
-            *quantize_gptq(layer.weight.detach().cpu(), hessians[name].cpu(), *settings)
-        )
-        for name, layer in layers.items()
-    }
+    return {name: Quantized(codes.cpu(), scales.cpu()) for name, (codes, scales) in found.items()}
 
 
 def fake_quantized(model: Any, quantized: Mapping[str, Quantized], dtype: torch.dtype) -> Any:

@@ -1,7 +1,8 @@
 """The one training loop: pretraining, fine-tuning, reward model and preferences differ in the loss.
 
 What a step computes is a function of its number alone: its batches, its learning rate and its
-random state. A run that stopped goes on from its newest checkpoint and ends with the same weights.
+random state. A run that stopped goes on from its newest checkpoint and ends with the same weights:
+to the bit on a CPU, to rounding on a GPU, whose attention adds its gradient as its blocks finish.
 """
 
 import hashlib

@@ -134,3 +134,21 @@ def test_the_fused_loss_equals_torchs_across_chunks_and_for_sharp_logits(
         strict=True,
     ):
         torch.testing.assert_close(gradient, oracle, rtol=1e-4, atol=1e-4)
+
+
+def test_under_autocast_16_bit_logits_are_summed_and_normalised_in_fp32() -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(40, 16, generator=generator, requires_grad=True)
+    table = torch.randn(50, 16, generator=generator, requires_grad=True)
+    targets = torch.randint(0, 50, (40,), generator=generator)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = linear_cross_entropy(hidden, table, targets)
+    logits = (hidden.bfloat16() @ table.bfloat16().T).float()
+    want = functional.cross_entropy(logits, targets, reduction="sum")
+    torch.testing.assert_close(got, want, rtol=1e-6, atol=0)
+    for gradient, oracle in zip(
+        torch.autograd.grad(got, [hidden, table]),
+        torch.autograd.grad(want, [hidden, table]),
+        strict=True,
+    ):
+        torch.testing.assert_close(gradient, oracle, rtol=0.02, atol=0.02)
