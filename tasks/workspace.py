@@ -48,8 +48,9 @@ def of(home: Path, overrides: Mapping[str, Json], say: Callable[[str], object] =
         say(f"making a workspace for the experiment {name}")
         if root.exists():  # left half-made by a kill
             shutil.rmtree(root)
-        run_git(home, "worktree", "prune")
-        run_git(home, "worktree", "add", "--quiet", "--force", "--detach", str(root), "HEAD")
+        with _git_alone(home):
+            run_git(home, "worktree", "prune")
+            run_git(home, "worktree", "add", "--quiet", "--force", "--detach", str(root), "HEAD")
         try:
             _take_over(home, root, changed, added)
             override(root / "params.yaml", overrides)
@@ -83,8 +84,17 @@ def override(path: Path, overrides: Mapping[str, Json]) -> None:
 
 def save(root: Path) -> str:
     """Keep what the worktree `root` holds as a DVC experiment; return its name."""
-    run_dvc(root, "exp", "save", "--force", "--name", root.name)
+    with _git_alone(home_root(root)):
+        run_dvc(root, "exp", "save", "--force", "--name", root.name)
     return root.name
+
+
+@contextmanager
+def _git_alone(home: Path) -> Iterator[None]:
+    """Worktrees share the repository's references, and of two who write them at once one fails."""
+    with (home / EXPERIMENTS / ".git.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager
@@ -150,5 +160,6 @@ def _run(root: Path, command: list[str], *, check: bool = True) -> str:
     if check and done.returncode:
         words = " ".join(command[-4:])
         lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise StageError(f"{words}: {lines[-1] if lines else done.returncode}", f"in {root}")
+        errors = [line for line in lines if line.startswith(("ERROR:", "fatal:"))] or lines[-1:]
+        raise StageError(f"{words}: {errors[-1] if errors else done.returncode}", f"in {root}")
     return done.stdout
