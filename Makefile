@@ -54,7 +54,7 @@ down: .venv/.run  ## stop the console
 	@headrace down
 
 .PHONY: test
-test: .venv/.test check  ## every test and check
+test: .venv/.test check  ## every check and test but the GPU's
 	@python -m pytest tests/integration -n 3 --dist loadfile --no-loadscope-reorder -p no:cacheprovider
 
 .PHONY: check

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import httpx
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from components.contract import Json
 from components.errors import ERROR_OF_KIND, InfraError, StageError
 from flows.form import Overrides
 from flows.pipeline import pipeline
 from tasks import config, flow_record
-from tasks.watch import is_served
 
 NUM_RETRIES = 3
 """Of a call to Prefect's server, within 14 seconds; its own five are a minute for each."""
@@ -29,10 +28,10 @@ def run_here(
     """
     started, home = time.monotonic(), config.home_root(root)
     parameters = {"stages": list(stages), "force": force, "pull": pull}
-    if not is_served():
-        from flows.temporary_server import TemporaryServer  # half as long as all else we import
+    if not PREFECT_API_URL.value():
+        from flows.temporary_server import start_server  # half as long as all else we import
 
-        TemporaryServer().start()
+        start_server()
     try:
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: NUM_RETRIES}):
             state = pipeline(**parameters, overrides=Overrides.of(overrides), return_state=True)

@@ -5,7 +5,6 @@
 may by now be another's.
 """
 
-import fcntl
 import json
 import os
 import signal
@@ -23,6 +22,7 @@ from pathlib import Path
 from components.errors import InfraError, UserError
 from tasks import outcome
 from tasks.config import Settings, home_root, with_defaults
+from tasks.locks import locked
 from tasks.process import end_group, end_orphans, is_running, started_ticks
 
 START_TIMEOUT_S = 180.0
@@ -78,12 +78,14 @@ def services(root: Path, settings: Settings, given: Mapping[str, str]) -> list[S
         home = home_root(root)
         command = (
             python, "-m", "mlflow", "server", "--host", host, "--port", str(settings.mlflow_port),
-            "--workers", "1",
             # Clients write files themselves: so a model's address is good without the server too.
-            "--no-serve-artifacts", "--default-artifact-root", (home / "mlruns").as_uri(),
+            "--workers", "1", "--no-serve-artifacts",
         )  # fmt: skip
-        if "MLFLOW_BACKEND_STORE_URI" not in given:  # the server reads it; it may hold a password
+        # What a team gives, the server reads from the environment: it may hold a password.
+        if not given.get("MLFLOW_BACKEND_STORE_URI"):
             command += ("--backend-store-uri", f"sqlite:///{home / 'mlflow.db'}")
+        if not given.get("MLFLOW_DEFAULT_ARTIFACT_ROOT"):
+            command += ("--default-artifact-root", (home / "mlruns").as_uri())
         found.append(Service("mlflow", command, settings.mlflow_port, url, f"{url}/health"))
     serve = (python, "-m", "flows.deployments")
     found.append(Service("deployments", serve, None, "", None))
@@ -160,8 +162,7 @@ def urls(items: list[Started]) -> dict[str, str]:
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
     folder(root).mkdir(parents=True, exist_ok=True)
-    with (folder(root) / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(folder(root) / ".lock"):
         yield
 
 

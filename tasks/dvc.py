@@ -14,6 +14,7 @@ from typing import Literal
 
 from components.errors import DataError, InfraError, StageError, UserError, disk_error
 from components.redaction import redacted
+from components.train import stop
 from tasks import outcome
 from tasks.dag import read_dag
 from tasks.integrity import (
@@ -144,6 +145,8 @@ def _repro(
     ) as process:  # fmt: skip
         assert process.stdout is not None
         _running.add(process)
+        if stop.is_requested():  # too early for stop_reproducing to have seen it
+            process.terminate()
         try:
             for line in filter(str.strip, process.stdout):  # DVC puts blank ones between
                 said.append(redacted(line.rstrip()))

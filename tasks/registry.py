@@ -5,7 +5,6 @@ python -m tasks.registry generate models:/headrace/1 "What does the operation ..
 """
 
 import argparse
-import fcntl
 import json
 import os
 import re
@@ -23,6 +22,7 @@ from tasks import config, outcome
 from tasks.flow_record import git_commit
 from tasks.key import digest_tree
 from tasks.launch import prepare
+from tasks.locks import locked
 from tasks.mlflow_run import open_store
 from tasks.publish import publish_tree
 from tasks.run_dir import flatten
@@ -65,8 +65,7 @@ def register(root: Path) -> tuple[Registered, bool]:
     place = registry_uri()
     folder = config.home_root(root) / "runs" / "registry"
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # a second one waits, and then finds the first one's
+    with locked(folder / ".lock"):  # a second one waits, and then finds the first one's
         known = read_note(folder / f"{key}.json")
         if known is not None and known.registry == place:
             return known, False

@@ -61,6 +61,8 @@ def run_stage(
     say = {"say": get_run_logger().info} if is_served() else {}
     try:
         with _turns, disk_faults_typed(Path(root)), progress_shown(Path(root), stage):
+            if stop.is_requested():  # while it waited for its turn, or for its next try
+                raise InfraError(f"{stage}: stopped before it began", "run it again")
             done = reproduce(
                 Path(root), stage, str(flow_run.id or ""),
                 force=force, pull=pull, launcher=launcher, **say,

@@ -22,6 +22,7 @@ from components.errors import StageError, UserError
 from components.params import load_params
 from tasks import outcome
 from tasks.config import EXPERIMENTS, home_root
+from tasks.locks import locked
 
 READY = "workspace.json"
 """Below `runs/` of a worktree that is whole: the overrides it was made for."""
@@ -41,8 +42,7 @@ def of(home: Path, overrides: Mapping[str, Json], say: Callable[[str], object] =
     name = _name(home, overrides, [*changed, *added])
     root = home / EXPERIMENTS / name
     (home / EXPERIMENTS).mkdir(parents=True, exist_ok=True)
-    with (home / EXPERIMENTS / f".{name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(home / EXPERIMENTS / f".{name}.lock"):
         if (root / "runs" / READY).exists():
             return root
         say(f"making a workspace for the experiment {name}")
@@ -56,7 +56,8 @@ def of(home: Path, overrides: Mapping[str, Json], say: Callable[[str], object] =
             override(root / "params.yaml", overrides)
             load_params(root / "params.yaml")
         except BaseException:
-            run_git(home, "worktree", "remove", "--force", str(root))
+            with _git_alone(home):
+                run_git(home, "worktree", "remove", "--force", str(root))
             raise
         # What the project has computed already is checked out, not computed again.
         run_dvc(root, "checkout", "--quiet", check=False)
@@ -92,8 +93,7 @@ def save(root: Path) -> str:
 @contextmanager
 def _git_alone(home: Path) -> Iterator[None]:
     """Worktrees share the repository's references, and of two who write them at once one fails."""
-    with (home / EXPERIMENTS / ".git.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(home / EXPERIMENTS / ".git.lock"):
         yield
 
 

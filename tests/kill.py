@@ -26,13 +26,14 @@ from pathlib import Path
 from components.section import read_yaml
 from tests.integration.tasks import toy
 from tests.integration.tasks.consoles import free_ports
+from tests.integration.tasks.processes import working_in
 
 TARGETS = ("flow", "dvc", "launch", "pod", "prefect", "mlflow")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 WORDS = {"dvc": "tasks.dvc", "launch": "tasks.launch", "pod": "tasks.pod"}
 """What names a process of the chain in its command line."""
 END_TIMEOUT_S = 120.0
-OURS_AT_REST = ("tasks.tracking", "prefect", "mlflow", "flows.deployments", "uvicorn")
+OURS_AT_REST = ("tasks.tracking", "prefect server start", "mlflow", "flows.deployments")
 """What may go on: the mirror, which ends by itself, and the console."""
 
 
@@ -148,20 +149,7 @@ def pid_of(project: Path, target: str, flow: int) -> int | None:
     if target in ("prefect", "mlflow"):
         record = project / ".headrace" / "console" / f"{target}.json"
         return int(read_yaml(record)["pid"]) if record.exists() else None
-    return next(iter(processes_in(project, WORDS[target])), None)
-
-
-def processes_in(project: Path, word: str = "") -> dict[int, str]:
-    """PID to command line of the processes that work in the project and name `word`."""
-    found = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (entry / "cmdline").read_bytes().decode().replace("\0", " ")
-            if word in command and (entry / "cwd").resolve() == project.resolve():
-                found[int(entry.name)] = command
-        except OSError:
-            continue
-    return found
+    return next(iter(working_in(project, WORDS[target])), None)
 
 
 class Watcher:
@@ -209,7 +197,7 @@ def differences(project: Path, texts: dict[str, str]) -> list[str]:
         faults.append(f"left behind in artifacts: {', '.join(left)}")
     orphans = [
         command
-        for command in processes_in(project).values()
+        for command in working_in(project).values()
         if not any(word in command for word in OURS_AT_REST)
     ]
     if orphans:

@@ -41,7 +41,9 @@ class Postgres:
 @contextmanager
 def postgres() -> Iterator[Postgres]:
     """A running server with a password; skips the test where PostgreSQL is not installed."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
+    programs = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), key=lambda path: int(path.parts[4])
+    )
     if not programs:
         pytest.skip("PostgreSQL is not here: apt-get install postgresql")
     # The server refuses to run as root; Debian's package has a user for it.
@@ -72,8 +74,8 @@ def postgres() -> Iterator[Postgres]:
             f"-p {server.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' "
             "-c fsync=off"
         )
-        run("pg_ctl", "-w", "-l", str(folder / "log"), "-o", options, "start")
         try:
+            run("pg_ctl", "-w", "-l", str(folder / "log"), "-o", options, "start")
             yield server
         finally:
             run("pg_ctl", "-w", "-m", "immediate", "stop")

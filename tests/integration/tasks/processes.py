@@ -28,17 +28,17 @@ def started_run(runs: Path) -> Path | None:
 
 def pods_of(folder: Path) -> list[int]:
     """Processes that run a stage of the project in `folder`."""
-    return working_in(folder, "tasks.pod")
+    return [*working_in(folder, "-m tasks.pod")]
 
 
-def working_in(folder: Path, word: str) -> list[int]:
-    """Processes that work in `folder` and have `word` on their command line."""
-    found = []
+def working_in(folder: Path, word: str = "") -> dict[int, str]:
+    """PID to command line of the processes that work in `folder` and have `word` on it."""
+    found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            words = (entry / "cmdline").read_bytes().decode().split("\0")
-            if word in words and (entry / "cwd").resolve() == folder.resolve():
-                found.append(int(entry.name))
+            command = (entry / "cmdline").read_bytes().decode().replace("\0", " ")
+            if word in command and (entry / "cwd").resolve() == folder.resolve():
+                found[int(entry.name)] = command
         except OSError:
             continue
     return found

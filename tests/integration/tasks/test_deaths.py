@@ -112,8 +112,10 @@ def test_only_changed_code_can_be_accepted(project: Path) -> None:
 
 
 def test_a_killed_flow_takes_its_temporary_server_with_it(project: Path) -> None:
+    toy.set_param(project, "left", num_steps=600, step_s=0.05)
     flow = start(project, sys.executable, "-m", "tasks.cli", "run", stdout=subprocess.DEVNULL)
-    wait_for(lambda: working_in(project, "uvicorn"))
+    wait_for(lambda: pods_of(project), 120)
+    assert working_in(project, "uvicorn")
     flow.kill()
     flow.wait()
     wait_for(lambda: not working_in(project, "uvicorn"), 10)

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from tasks import journal
 from tests.integration.tasks import toy
 from tests.integration.tasks.consoles import Console
 from tests.integration.tasks.postgres import Postgres, postgres
-from tests.integration.tasks.processes import wait_for
+from tests.integration.tasks.processes import wait_for, working_in
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -47,37 +48,45 @@ def test_a_run_from_the_form_is_in_both_databases_and_no_password_anywhere(
         assert states == {
             "source": "Cached", "left": "Completed", "right": "Cached", "join": "Completed",
         }  # fmt: skip
-        stages = "SELECT value FROM tags WHERE key = 'headrace.stage' ORDER BY value"
-        wait_for(
-            lambda: {"join", "left"} <= {value for (value,) in server.ask("mlflow", stages)}, 60
-        )
-        (flow,) = server.ask("mlflow", "SELECT value FROM tags WHERE key = 'headrace.flow_run'")
-        assert flow == (run,)
+        wait_for(lambda: mirrored_stages(server, run) == {"left", "join"}, 60)
+        assert not any(server.password in line for line in working_in(console.project).values())
     finally:
         console.headrace("down")
     assert not list(console.project.glob("mlflow.db*"))
+    toy.run(console.project, "flock", "runs/.mirror.lock", "true")
     for path in console.project.rglob("*"):
         if path.is_file():
             assert server.password.encode() not in path.read_bytes(), path
 
 
+def mirrored_stages(server: Postgres, flow_run: str) -> set[object]:
+    query = f"""
+        SELECT stage.value FROM tags stage JOIN tags flow USING (run_uuid)
+        WHERE stage.key = 'headrace.stage' AND flow.key = 'prefect.flow_run_id'
+        AND flow.value = '{flow_run}'"""
+    return {value for (value,) in server.ask("mlflow", query)}
+
+
 def test_of_eight_who_write_the_same_entry_of_the_journal_one_wins(server: Postgres) -> None:
     uri = server.url("journal", "psycopg2")
     journal.read(MlflowClient(uri))  # makes the tables and the run
-    won: list[tuple[int, str]] = []
+    meet = threading.Barrier(8, timeout=60)
 
-    def write(who: str) -> None:
-        client = MlflowClient(uri)
+    def write(who: str) -> list[int]:
+        """The positions it won."""
+        client, won = MlflowClient(uri), []
         for position in range(1, 11):
             entry = journal.Entry("promote", "", "1", who, "", "now", f"{who} {position}")
+            meet.wait()
             if journal.append(client, entry, position):
-                won.append((position, who))
+                won.append(position)
+        return won
 
-    writers = [threading.Thread(target=write, args=(f"w{number}",)) for number in range(8)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-    assert sorted(position for position, _ in won) == list(range(1, 11))
-    written = journal.read(MlflowClient(uri))
-    assert [entry.who for entry in written] == [who for _, who in sorted(won)]
+    names = [f"w{number}" for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        won = dict(zip(names, pool.map(write, names), strict=True))
+    assert sorted(position for positions in won.values() for position in positions) == list(
+        range(1, 11)
+    )
+    for position, entry in enumerate(journal.read(MlflowClient(uri)), start=1):
+        assert position in won[entry.who]
