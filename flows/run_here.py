@@ -62,7 +62,8 @@ def _show_end(record: flow_record.FlowRecord, started: float) -> int:
         print(f"{name:>14}  {end['name']:<10} {line[:160]}")
     print(f"{'all':>14}  {record.state.capitalize():<10} {time.monotonic() - started:.0f} s")
     results = Path(record.workspace) / "artifacts" / "evaluate" / "results.md"
-    if record.state == "FINISHED" and results.exists():
-        print(f"\n{results.read_text(encoding='utf-8')}")
+    if record.state == "FINISHED" and "evaluate" in names and results.exists():
+        table, _, _ = results.read_text(encoding="utf-8").partition("\n## ")
+        print(f"\n{table}\nMore: artifacts/evaluate/results.md and results.png")
     codes = [ERROR_OF_KIND[end["kind"]].exit_code for end in ends if end["kind"] in ERROR_OF_KIND]
     return codes[0] if codes else 0
