@@ -168,7 +168,7 @@ def _models(arguments: argparse.Namespace, root: Path) -> int:
     _environment(root)
     from tasks.promotion import models
 
-    print(models())
+    print(models(root))
     return 0
 
 

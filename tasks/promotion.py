@@ -33,8 +33,6 @@ ALIAS = "champion"
 METRIC = "metric."
 """What the tags of a version that hold figures begin with."""
 
-SHOWN = ("bits_per_byte.dpo", "task_accuracy.dpo", "judged_reward_baseline.dpo")
-
 
 @dataclass(frozen=True)
 class Promotion:
@@ -227,11 +225,14 @@ def _ask(version: "ModelVersion", prompts: list[str]) -> Verdict:
     return judge_answers(prompts, answers)
 
 
-def models() -> str:
-    """The versions, the newest first, and the record of promotions, as a table for a terminal."""
+def models(root: Path) -> str:
+    """The versions, the newest first, and the record of promotions, as a table for a terminal.
+
+    Its figures are those that gates.yaml compares.
+    """
     from mlflow import MlflowClient
 
-    client = MlflowClient()
+    client, compared = MlflowClient(), load_gates(root / "gates.yaml").against_champion
     entries = settle(client)
     present = (journal.champions(entries) or [""])[-1]
     found = client.search_model_versions(
@@ -243,7 +244,7 @@ def models() -> str:
         commit = item.tags.get("headrace.git_commit", "")[:8]
         gates = {"true": "passed", "false": "failed"}.get(item.tags.get("gates.passed", ""), "-")
         figures = _figures(item)
-        shown = [f"{name} {figures[name]:.3f}" for name in SHOWN if name in figures]
+        shown = [f"{name} {figures[name]:.3f}" for name in compared if name in figures]
         mark = f"  <- {ALIAS}" if str(item.version) == present else ""
         lines.append(
             f"{item.version:>8}  {made_at}  {commit:<8}  {gates:<8}  {', '.join(shown)}{mark}"

@@ -142,7 +142,7 @@ def test_an_alias_moved_by_hand_is_seen_and_recorded(project: Path) -> None:
     MlflowClient().delete_registered_model_alias(MODEL_NAME, ALIAS)
     assert settle(MlflowClient())[-1].after == ""
     assert len(settle(MlflowClient())) == 4
-    assert "by hand   1 -> none" in models()
+    assert "by hand   1 -> none" in models(project)
 
 
 def test_a_mover_that_was_killed_before_the_alias_moved_is_finished_by_the_next(
