@@ -43,6 +43,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser, console: Console) -> Iterator[Page]:
     with browser.new_context(viewport={"width": 1400, "height": 1100}) as context:
+        context.set_default_timeout(pages.TIMEOUT_MS)
         opened = context.new_page()
         opened.goto(console.api.removesuffix("/api"))
         yield opened
