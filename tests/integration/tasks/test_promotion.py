@@ -2,6 +2,7 @@
 
 import multiprocessing
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -40,7 +41,7 @@ SIGNATURE = ModelSignature(
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "gates.yaml").write_text(GATES)
     (tmp_path / "answers.py").write_text(ANSWERS)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
@@ -48,7 +49,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     mlflow.set_tracking_uri(uri)
     mlflow.create_experiment("models", (tmp_path / "mlruns").as_uri())
     MlflowClient().create_registered_model(MODEL_NAME)
-    return tmp_path
+    yield tmp_path
+    mlflow.set_tracking_uri(None)  # else it outweighs what later tests' environment says
 
 
 def register(project: Path, loss: float, num_failed: int = 0, se: float = 0.1) -> str:
