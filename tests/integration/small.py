@@ -90,7 +90,7 @@ def dvc(folder: Path, *arguments: str) -> str:
 def _run(folder: Path, module: str, *arguments: str) -> str:
     command = (sys.executable, "-m", module, *arguments)
     workers = {"HEADRACE_NUM_WORKERS": str(NUM_WORKERS)}
-    return toy.run(folder, *command, timeout_s=800, **workers).stdout
+    return toy.run(folder, *command, timeout_s=1500, **workers).stdout
 
 
 def digests(folder: Path) -> dict[str, str]:

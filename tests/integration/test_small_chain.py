@@ -25,7 +25,7 @@ from tests.integration import small
 from tests.integration.tasks import toy
 from tests.integration.tasks.processes import pods_of, wait_for
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 DATA_STAGES = STAGES[: STAGES.index("pretrain")]
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "digests.json"
 MODE = os.environ.get("GOLDEN", "")

@@ -173,7 +173,7 @@ def test_a_killed_flow_is_called_crashed_within_a_minute_and_a_stopped_one_is_no
     states = {task["name"]: task["state"]["type"] for task in console.of_run(run, "task_runs")}
     assert "RUNNING" not in states.values()
     assert states["left"] == "CRASHED"
-    wait_for(lambda: not pods_of(console.project), 10)
+    wait_for(lambda: not pods_of(console.project), 30)
     toy.set_param(console.project, "left", text="l", num_steps=2, step_s=0.0)
 
 

@@ -9,7 +9,7 @@ from tests import kill
 SEED = 2402
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_whatever_is_killed_the_same_command_again_finishes_the_job(tmp_path: Path) -> None:
     trials = kill.run_trials(tmp_path, 10, SEED, kill.TARGETS)
     assert [trial for trial in trials if trial.faults] == []
