@@ -28,6 +28,14 @@ def start_server() -> None:
         raise InfraError(f"Prefect's temporary server: {error}", "run it again") from error
 
 
+def server_command(port: int | None) -> list[str]:
+    """A Prefect server on loopback, without the checks of `prefect server start`."""
+    return [
+        sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app",
+        "--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on",
+    ]  # fmt: skip
+
+
 class TemporaryServer(SubprocessASGIServer):
     """Prefect's own, which a killed flow would leave behind: the kernel ends this one with it.
 
@@ -42,11 +50,7 @@ class TemporaryServer(SubprocessASGIServer):
         }
         settings = get_current_settings().to_environment_variables(exclude_unset=True)
         return subprocess.Popen(
-            [
-                sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app",
-                "--host", "127.0.0.1", "--port", str(self.port), "--log-level", "error",
-                "--lifespan", "on",
-            ],
+            server_command(self.port),
             env=os.environ | marks | settings,
             preexec_fn=partial(die_with_parent, os.getpid(), signal.SIGKILL),  # noqa: PLW1509  no thread of ours holds a lock
-        )  # fmt: skip
+        )

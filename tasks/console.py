@@ -207,8 +207,13 @@ def _wait_until_ready(root: Path, service: Service, item: Started) -> None:
 def _is_ready(root: Path, service: Service) -> bool:
     if service.health is None:
         return (folder(root) / READY).exists()
+    return answers(service.health)
+
+
+def answers(health: str) -> bool:
+    """Whether the server at this address, one of our own, says that it is well."""
     try:
-        with urllib.request.urlopen(service.health, timeout=5) as answer:  # noqa: S310  our own http address
+        with urllib.request.urlopen(health, timeout=5) as answer:  # noqa: S310  our own http address
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False

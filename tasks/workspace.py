@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -90,11 +90,9 @@ def save(root: Path) -> str:
     return root.name
 
 
-@contextmanager
-def _git_alone(home: Path) -> Iterator[None]:
+def _git_alone(home: Path) -> AbstractContextManager[None]:
     """Worktrees share the repository's references, and of two who write them at once one fails."""
-    with locked(home / EXPERIMENTS / ".git.lock"):
-        yield
+    return locked(home / EXPERIMENTS / ".git.lock")
 
 
 @contextmanager

@@ -2,13 +2,13 @@
 
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from flows.temporary_server import server_command
+from tasks.console import answers
 from tests.integration.tasks import toy
 from tests.integration.tasks.consoles import free_ports
 from tests.integration.tasks.processes import wait_for
@@ -38,25 +38,12 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "PREFECT_HOME": str(folder), "PREFECT_UI_ENABLED": "0",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1",
     }  # fmt: skip
-    server = subprocess.Popen(
-        [
-            sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app",
-            "--host", "127.0.0.1", "--port", str(port), "--log-level", "error",
-        ],
-        cwd=folder, env=toy.environment() | settings,
-    )  # fmt: skip
+    environ = toy.environment() | settings
+    server = subprocess.Popen(server_command(port), cwd=folder, env=environ)
     address = f"http://127.0.0.1:{port}/api"
     try:
-        wait_for(lambda: _answers(f"{address}/health"), 120)
+        wait_for(lambda: answers(f"{address}/health"), 120)
         yield address
     finally:
         server.terminate()
         server.wait()
-
-
-def _answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False

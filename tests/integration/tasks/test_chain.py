@@ -13,6 +13,7 @@ import pytest
 from prefect.states import Failed
 
 from components.errors import DataError, InfraError, NodeUnhealthy, StageError, UserError
+from tasks.run_dir import latest_run
 from tasks.stage import BACKOFF_S, run_stage, worth_retrying
 from tests.integration.tasks import toy
 from tests.integration.tasks.processes import started_run, wait_for
@@ -20,9 +21,14 @@ from tests.integration.tasks.processes import started_run, wait_for
 Flow = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+def run_of(project: Path, stage: str) -> Path:
+    run = latest_run(project, stage)
+    assert run is not None
+    return run
+
+
 def outcome(project: Path, stage: str) -> dict[str, object]:
-    key = json.loads((project / "runs" / stage / "latest.json").read_text())["key"]
-    return json.loads((project / "runs" / stage / key / "outcome.json").read_text())
+    return json.loads((run_of(project, stage) / "outcome.json").read_text())
 
 
 @pytest.fixture
@@ -131,8 +137,7 @@ def test_a_kill_between_publishing_and_dvcs_record_costs_no_second_run(project: 
     assert "Running stage 'left'" in said
     assert "left: 2/2 steps" not in said
     assert toy.text_of(project, "join") == "sKsrj"
-    key = json.loads((project / "runs" / "left" / "latest.json").read_text())["key"]
-    wait_for((project / "runs" / "left" / key / "mirror.json").exists)  # without a flow, too
+    wait_for((run_of(project, "left") / "mirror.json").exists)  # without a flow, too
 
 
 def test_a_killed_dvc_takes_its_stage_with_it_and_the_next_run_finishes(project: Path) -> None:
