@@ -69,6 +69,16 @@ check: .venv/.test  ## lint, types, import contracts, unit tests; under a minute
 gpu: .venv/.test  ## the tests that need a GPU; about a minute
 	@GPU_TESTS=1 python -m pytest tests/gpu -rs
 
+.PHONY: cluster-up cluster-status cluster-down
+cluster-up: .venv/.test  ## start a real Kubernetes with Kueue here, for development; root, Linux
+	@python -m k8s.devcluster up
+
+cluster-status: .venv/.test  ## what of it runs
+	@python -m k8s.devcluster status
+
+cluster-down: .venv/.test  ## stop it; nothing of it is left
+	@python -m k8s.devcluster down
+
 .PHONY: accept
 accept: .venv/.test  ## accept a stage's changed code without a run: make accept STAGE=clean
 	@test -n "$(STAGE)" || { echo "which stage? make accept STAGE=clean"; exit 1; }
