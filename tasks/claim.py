@@ -4,9 +4,9 @@ A pod on a node that nobody can reach may go on for hours after its successor ha
 it knows lie below a folder of its own; once that has been renamed it can open, create and rename
 nothing that its successor reads. No lock is needed that a network file system would have to keep.
 
-    pods/holder        the name of the pod that works, or worked last
+    pods/holder.json   the pod that works, or worked last, and whether the run has its work back
     pods/<pod>/        its folder: request.json, out/, reports/, work/, metrics.jsonl, log.txt, ...
-    out, work, ...     links into that folder, for whoever reads the run
+    out, work, ...     while it works, links into that folder, for whoever reads the run
 """
 
 import os
@@ -19,13 +19,14 @@ from tasks import outcome
 PLACES = "pods"
 HOLDER = "holder.json"
 BEFORE = "before.json"
+"""In a pod's folder: from whom it took the work."""
 READY = "ready"
 GANG = "gang.json"
 """The pods of a gang, in order: written by the launcher, which alone sees all of them."""
-LINKED = ("out", "reports", "report.json", "work", "metrics.jsonl", "log.txt")
+FOLDERS = ("work", "out", "reports")
 GROWING = ("metrics.jsonl", "log.txt")
 """What a successor goes on writing: it gets a copy, for the old pod may have it open."""
-SETTLED = (*GROWING, "report.json")
+LINKED = (*FOLDERS, *GROWING, "report.json")
 
 
 def claim(run: Path, pod: str) -> Path:
@@ -40,11 +41,11 @@ def claim(run: Path, pod: str) -> Path:
     before = holder(run)
     if before != pod:
         outcome.write_json(place / BEFORE, before)
-        outcome.write_json(run / PLACES / HOLDER, pod)
+        _set_holder(run, pod)
     source = _work_before(run, pod)
     if source is not None:
         source.rename(place / "work")
-    for name in ("out", "reports", "work"):
+    for name in FOLDERS:
         (place / name).mkdir(exist_ok=True)
     for name in GROWING:
         with suppress(FileNotFoundError):
@@ -59,29 +60,48 @@ def claim(run: Path, pod: str) -> Path:
     return place
 
 
+def settle(run: Path) -> None:
+    """Give the run back what its pods worked on; the last one can write nothing of it any more.
+
+    Interrupted at any point, it may be called again.
+    """
+    place = place_of(run)
+    if place is None:
+        return
+    _set_holder(run, place.name, settled=True)
+    for name in FOLDERS:
+        if (run / name).is_symlink() and (place / name).is_dir():
+            (run / name).unlink()
+        if (place / name).is_dir() and not (run / name).exists():
+            (place / name).rename(run / name)
+    for name in (*GROWING, "report.json"):
+        if (run / name).is_symlink():
+            part = run / f".{name}.settled"
+            try:
+                shutil.copyfile(run / name, part)
+            except FileNotFoundError:  # it wrote none
+                (run / name).unlink()
+            else:
+                os.replace(part, run / name)
+    for name in FOLDERS:  # links whose folder a later pod has taken along
+        if (run / name).is_symlink():
+            (run / name).unlink()
+
+
 def holder(run: Path) -> str:
-    """The pod that works on `run`, or worked last; empty if none ever did."""
-    return str(outcome.read_json(run / PLACES / HOLDER) or "")
+    """The pod that works on `run`; empty if none does."""
+    found = outcome.read_json(run / PLACES / HOLDER) or {}
+    return "" if found.get("settled") else str(found.get("pod", ""))
 
 
 def place_of(run: Path) -> Path | None:
-    """The holder's folder; None if no pod ever worked on `run`."""
-    name = holder(run)
+    """The folder of the pod that works on `run` or worked last; None if none ever did."""
+    name = (outcome.read_json(run / PLACES / HOLDER) or {}).get("pod")
     return run / PLACES / name if name else None
 
 
-def settle(run: Path) -> None:
-    """Make what outlives the pods' folders, figures and logs, the run's own again."""
-    for name in SETTLED:
-        path = run / name
-        if path.is_symlink():
-            part = path.with_name(f".{name}.settled")
-            try:
-                shutil.copyfile(path, part)
-            except FileNotFoundError:
-                path.unlink()
-            else:
-                os.replace(part, path)
+def _set_holder(run: Path, pod: str, *, settled: bool = False) -> None:
+    outcome.write_json(run / PLACES / HOLDER, {"pod": pod, "settled": settled})
 
 
 def _work_before(run: Path, pod: str) -> Path | None:
@@ -92,8 +112,8 @@ def _work_before(run: Path, pod: str) -> Path | None:
         if (run / PLACES / pod / "work").is_dir():
             return None if len(seen) == 1 else run / PLACES / pod / "work"
         pod = str(outcome.read_json(run / PLACES / pod / BEFORE) or "")
-    own = run / "work"
-    return own if own.is_dir() and not own.is_symlink() else None
+    own = (run / "work").resolve()
+    return own if own.is_dir() else None
 
 
 def _link(path: Path, target: Path) -> None:

@@ -17,6 +17,9 @@ from components.contract import ON_MANY_RANKS, STAGES, Json
 from components.errors import UserError
 from components.section import Section, explain, read_yaml
 
+FLOW_RUN = "HEADRACE_FLOW_RUN"
+"""The Prefect flow run that asked for a stage; empty if nobody did."""
+
 Launcher = Literal["local", "kubernetes"]
 Priority = Literal["production", "research", "background"]
 
@@ -45,6 +48,9 @@ class Settings(BaseSettings):
         60,
         gt=0,
         description="how long over its grace period a pod may take to end on a silent node",
+    )
+    keep_s: float = Field(
+        1800, gt=0, description="how long a Job whose flow has ended waits for one that adopts it"
     )
     host: str = Field("127.0.0.1", description="where the console's servers listen")
     prefect_port: int = Field(4200, ge=1, le=65535)

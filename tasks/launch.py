@@ -19,6 +19,8 @@ from components.errors import InfraError, StageError, UserError, disk_faults_typ
 from components.params import load_params
 from components.redaction import redacted
 from tasks import config, outcome
+from tasks.claim import settle
+from tasks.config import FLOW_RUN
 from tasks.dag import StageSpec, read_dag, select
 from tasks.flow_record import git_commit, start_mirror
 from tasks.integrity import require_whole_inputs
@@ -36,9 +38,6 @@ from tasks.run_dir import (
     resolved_params,
     write_latest,
 )
-
-FLOW_RUN = "HEADRACE_FLOW_RUN"
-"""The Prefect flow run that asked for this; empty if nobody did."""
 
 
 def main() -> int:
@@ -129,6 +128,7 @@ def _attempt(
         result = replace(launcher.run(run, resources), attempt=before["attempt"])
         outcome.write(run.path, result)
         return result
+    settle(run.path)  # of an attempt on a cluster: its last pod may still be writing somewhere
     stale = [run.out, run.reports, run.report]
     if last and last.ok:  # asked to compute it again: from the start
         stale += [run.work, run.metrics, run.log]

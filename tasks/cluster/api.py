@@ -27,6 +27,8 @@ LOCAL_QUEUES = "/apis/kueue.x-k8s.io/v1beta2/namespaces/{namespace}/localqueues"
 CLUSTER_QUEUES = "/apis/kueue.x-k8s.io/v1beta2/clusterqueues"
 NODES = "/api/v1/nodes"
 
+USER_AGENT = "headrace"
+"""What the server's audit log knows us by."""
 TIMEOUT_S = (5.0, 30.0)
 """To connect, and between two pieces of an answer."""
 WATCH_S = 60
@@ -129,7 +131,9 @@ def connect() -> Api:
         ) from error
     settings = client.Configuration.get_default_copy()
     settings.retries = False  # ours are told to whoever waits
-    return Api(client.ApiClient(settings))
+    api_client = client.ApiClient(settings)
+    api_client.user_agent = USER_AGENT
+    return Api(api_client)
 
 
 def namespace_of(path: str, namespace: str, name: str = "") -> str:

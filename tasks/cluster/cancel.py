@@ -1,13 +1,39 @@
 """Ending a Job so that its stage can write a checkpoint first."""
 
 import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from components.errors import InfraError
-from tasks.cluster.api import JOBS, PODS, WORKLOADS, Api, Away, Refused, namespace_of
+from tasks import outcome
+from tasks.cluster.api import JOBS, PODS, WORKLOADS, Api, Away, Refused, connect, namespace_of
+from tasks.cluster.manifest import job_name
+from tasks.config import Settings, load_resources
+from tasks.run_dir import latest_run, read_request
 
 CANCELLED = "headrace.dev/cancelled"
 """An annotation: this Job is not to be adopted any more."""
 POLL_S = 0.5
+
+
+def cancel_stages(root: Path, stages: Iterable[str], settings: Settings) -> list[str]:
+    """Cancel the Jobs that the workspace's newest attempts at `stages` still have; return their names."""
+    names, wait_s = [], settings.lost_s
+    resources = load_resources(root)
+    for stage in stages:
+        run = latest_run(root, stage)
+        request = read_request(run) if run else {}
+        said = outcome.read(run) if run else None
+        is_over = said is not None and said.attempt == request.get("attempt")
+        if request.get("launcher") == "kubernetes" and not is_over:
+            names.append(job_name(stage, request["key"], request["attempt"]))
+            wait_s = max(wait_s, resources.of(stage).grace_s + settings.lost_s)
+    if names:
+        server = connect()
+        with ThreadPoolExecutor(len(names)) as pool:
+            list(pool.map(lambda name: cancel(server, settings.namespace, name, wait_s), names))
+    return names
 
 
 def cancel(api: Api, namespace: str, name: str, wait_s: float) -> None:

@@ -133,7 +133,8 @@ class _Follower:
         if seen.workload and now.state in ("queued", "preempted"):
             place, num_waiting = order_in_queue(seen.workload, list(workloads.values()))
             if place <= num_waiting:
-                now = replace(now, detail=f"place {place} of {num_waiting}; {now.detail}")
+                detail = f"place {place} of {num_waiting}; {now.detail}".rstrip("; ")
+                now = replace(now, detail=detail)
         self._progress.show(now)
 
     def ended(self, seen: Seen) -> Verdict | None:

@@ -13,14 +13,15 @@ from pathlib import Path
 
 from components.contract import Json
 from components.errors import KIND_OF_EXIT_CODE
-from tasks import outcome
+from tasks import config, outcome
 from tasks.claim import PLACES, settle
 from tasks.cluster import api, checks
-from tasks.cluster.api import Object, Refused, namespace_of, patiently
+from tasks.cluster.api import Away, Object, Refused, namespace_of, patiently
 from tasks.cluster.cancel import CANCELLED, pods_are_gone
 from tasks.cluster.diagnose import finished
 from tasks.cluster.following import Signals, follow, refusal, said_in_pod
 from tasks.cluster.manifest import (
+    FLOW_RUN,
     KEY_LABEL,
     Attempt,
     Place,
@@ -67,6 +68,7 @@ class KubernetesLauncher:
             job = self._find(name)
             if job is not None:
                 progress.say(f"adopted the Job {name}")
+                self._sign(job)
             elif said_in_pod(run.path, request["attempt"]) is None:
                 self._clear_away(run, name, resources, progress)
                 self._submit(run, request, resources, progress)
@@ -82,6 +84,14 @@ class KubernetesLauncher:
             ended = replace(ended, node=found.node, elapsed_s=round(time.time() - began_at, 3))
         progress.end(ended)
         return ended
+
+    def _sign(self, job: Object) -> None:
+        """Note who waits for it now; a note that cannot be made is none that is needed."""
+        flow_run = os.environ.get(config.FLOW_RUN, "")
+        path = namespace_of(api.JOBS, self._settings.namespace, job["metadata"]["name"])
+        if flow_run and not finished(job):
+            with suppress(Refused, Away):
+                self._api.patch(path, {"metadata": {"annotations": {FLOW_RUN: flow_run}}})
 
     def _find(self, name: str) -> Object | None:
         path = namespace_of(api.JOBS, self._settings.namespace, name)

@@ -164,6 +164,12 @@ def copy(project: Path, folder: Path) -> Path:
     return folder
 
 
+def copy_tree(project: Path, folder: Path) -> Path:
+    """`project` before anything ran in it, into `folder`."""
+    shutil.copytree(project, folder, symlinks=True)
+    return folder
+
+
 def run(
     folder: Path, *command: str, check: bool = True, timeout_s: float = 180, **variables: str
 ) -> subprocess.CompletedProcess[str]:
