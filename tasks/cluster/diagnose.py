@@ -24,9 +24,8 @@ ERROR_OF_EXIT_CODE: Mapping[int, type[StageError]] = {
 AGAIN = "run it again: it goes on from its last checkpoint"
 USELESS_PULLS = ("InvalidImageName", "ErrImageNeverPull")
 FAILED_PULLS = ("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", *USELESS_PULLS)
-MAX_EVICTIONS = 3
+MAX_EVICTIONS = 2
 """By a kubelet that runs short of something: the next pod would fare no better."""
-PULL_PATIENCE_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ _GRAVITY = (UserError.kind, DataError.kind, NodeUnhealthy.kind, StageError.kind,
 """Of ranks that fail together, one has the reason and the others only lost it."""
 
 
-def hopeless(seen: Seen, lost_s: float) -> Verdict | None:
+def hopeless(seen: Seen, lost_s: float, pull_patience_s: float) -> Verdict | None:
     """Why waiting is of no use, although the Job has not ended; None while it may be."""
     out_of_time = _condition(seen.workload, "Evicted")
     if (
@@ -124,7 +123,7 @@ def hopeless(seen: Seen, lost_s: float) -> Verdict | None:
             "raise time_limit_h in k8s/resources.yaml; it goes on from its last checkpoint",
         )
     for pod in seen.pods:
-        found = _pull_failed(pod, seen.at) or _is_lost(pod, seen.at, lost_s)
+        found = _pull_failed(pod, seen.at, pull_patience_s) or _is_lost(pod, seen.at, lost_s)
         if found:
             return found
     evicted = [pod for pod in seen.pods if _disruption(pod) == "TerminationByKubelet"]
@@ -133,7 +132,7 @@ def hopeless(seen: Seen, lost_s: float) -> Verdict | None:
         return Verdict(
             UserError.kind,
             f"evicted {len(evicted)} times: {_first_line(why)}",
-            "raise scratch_gib or memory_gib in k8s/resources.yaml",
+            "its nodes have too little for all that they run: state more memory_gib and scratch_gib",
             evicted[-1]["spec"].get("nodeName", ""),
         )
     return None
@@ -183,6 +182,13 @@ def gang(seen: Seen) -> list[str] | None:
 def _of_pod(pod: Object, memory_gib: float) -> Verdict | None:
     status = pod.get("status", {})
     node = pod["spec"].get("nodeName", "")
+    if status.get("reason") == "Evicted" and "exceeds the" in status.get("message", ""):
+        return Verdict(
+            UserError.kind,
+            f"evicted from {node}: {_first_line(status['message'])}",
+            "raise scratch_gib in k8s/resources.yaml",
+            node,
+        )
     for container in [
         *(status.get("containerStatuses") or []),
         *(status.get("initContainerStatuses") or []),
@@ -253,7 +259,7 @@ def _outcome(message: str) -> Object | None:
     return said if is_one and said["kind"] != "ok" else None
 
 
-def _pull_failed(pod: Object, now: float) -> Verdict | None:
+def _pull_failed(pod: Object, now: float, patience_s: float) -> Verdict | None:
     since = _instant(pod["metadata"].get("creationTimestamp"))
     for container in [
         *(pod["status"].get("initContainerStatuses") or []),
@@ -264,7 +270,7 @@ def _pull_failed(pod: Object, now: float) -> Verdict | None:
         if reason not in FAILED_PULLS:
             continue
         is_absent = reason in USELESS_PULLS or "not found" in said
-        if is_absent or now - since > PULL_PATIENCE_S:
+        if is_absent or now - since > patience_s:
             kind = UserError if is_absent else InfraError
             return Verdict(
                 kind.kind,

@@ -57,7 +57,7 @@ def test_the_chain_runs_as_jobs_and_publishes_what_it_does_on_one_machine(
     place: Place, template: Path, tmp_path: Path
 ) -> None:
     said = repro(place)
-    here = toy.copy_tree(template, tmp_path / "here")
+    here = projects.copy(template, tmp_path / "here")
     toy.dvc(here, "repro")
     assert (place.root / "dvc.lock").read_text() == (here / "dvc.lock").read_text()
     assert len(jobs(place)) == 4
