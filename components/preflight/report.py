@@ -18,8 +18,32 @@ CLOSED = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 Status = Literal["ok", "warn", "fail", "skipped", "inconclusive"]
 Verdict = Literal["ok", "warn", "fail", "inconclusive"]
 
+CHEAP_CHECKS = (
+    "gpu_count",
+    "gpu_kind",
+    "gpu_lost",
+    "ecc",
+    "row_remap",
+    "recovery_action",
+    "temperature",
+    "clocks",
+    "power_limit",
+    "pcie",
+    "nvlink",
+    "fabric",
+    "xid",
+    "infiniband",
+    "disk_space",
+    "clock",
+    "memory_pressure",
+    "host_ecc",
+    "stamp",
+)
+"""Well under a second together: made before every stage, and by the node agent all the time."""
 DEAR_CHECKS = ("disk_speed", "memory_bandwidth", "matmul", "all_reduce")
 """Seconds of a device each: not repeated while the node's stamp holds."""
+CHECKS = (*CHEAP_CHECKS, *DEAR_CHECKS, "clock_skew")
+"""Every name that a finding's `check` can have; `clock_skew` comes with a gang's `all_reduce`."""
 
 
 @dataclass(frozen=True)

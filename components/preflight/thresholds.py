@@ -116,12 +116,12 @@ class Thresholds:
             (len(part), sku)
             for sku in self.skus.values()
             for part in sku.matches
-            if all(_names(part, name) for name in gpu_names)
+            if all(names_device(part, name) for name in gpu_names)
         ]
         return max(found, key=lambda pair: pair[0])[1] if found else self.skus[DEFAULT]
 
 
-def _names(part: str, device_name: str) -> bool:
+def names_device(part: str, device_name: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(part)}(?!\w)", device_name) is not None
 
 
