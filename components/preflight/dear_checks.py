@@ -84,14 +84,17 @@ def check_matmul(figure: Matmul, tflops_min: float | None) -> Finding:
 
 
 def check_all_reduce(figure: AllReduce, limits: AllReduceLimits) -> list[Finding]:
-    """Wrong sums and slow links are a failure, though not always this node's; silence tells nothing
-    about it. With several nodes their clocks are compared too.
+    """Wrong sums and slow links are a failure, though not always this node's; silence of
+    peers on other nodes tells nothing about this one. With several nodes their clocks are compared too.
     """
     who = f"{figure.num_ranks} ranks on {figure.num_nodes} nodes"
     if figure.fault is not None:
         return [Finding("all_reduce", "fail", f"{who}: {figure.fault}")]
     if figure.timed_out is not None or figure.bus_gb_per_s is None:
-        message = f"{who}: {figure.timed_out or 'no figure'}; tells nothing about this node"
+        why = figure.timed_out or "no figure"
+        if figure.num_nodes == 1:
+            return [Finding("all_reduce", "fail", f"{who}: {why}")]
+        message = f"{who}: {why}; that tells nothing about this node"
         return [Finding("all_reduce", "inconclusive", message)]
     if figure.wrong:
         message = f"{who}: {figure.wrong} wrong sums"

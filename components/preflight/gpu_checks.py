@@ -185,9 +185,8 @@ def check_nvlink(gpu: GpuReading, expected: int | None, alone: bool) -> Finding:
     message = f"{_at(gpu)}: {active} of {wanted} NVLinks active"
     if gpu.nvlink_recoveries:
         message += f", {gpu.nvlink_recoveries} times recovered"
-    status: Status = "ok"
-    if active < wanted:
-        status: Status = "warn" if alone or expected is None else "fail"
+    short: Status = "warn" if alone or expected is None else "fail"
+    status: Status = short if active < wanted else "ok"
     return Finding("nvlink", status, message, False, gpu.index, active, wanted, "links")
 
 

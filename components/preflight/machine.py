@@ -7,10 +7,13 @@ import ctypes
 import os
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from components.preflight.readings import ClockReading, DiskReading, PortReading
+
+Answer = TypeVar("Answer")
 
 GIB = 2**30
 STATFS_TIMEOUT_S = 5.0
@@ -29,18 +32,9 @@ def read_disks(
 
 def read_disk(path: Path, shared: bool, timeout_s: float = STATFS_TIMEOUT_S) -> DiskReading:
     """How full a file system is, as `df` counts: root's reserve is not ours to use."""
-    answer: list[os.statvfs_result | str] = []
-
-    def ask() -> None:
-        try:
-            answer.append(os.statvfs(path))
-        except OSError as error:
-            answer.append(os.strerror(error.errno or 0))
-
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(timeout_s)
-    told = answer[0] if answer else f"no answer in {timeout_s:g} s"
+    told = within(timeout_s, lambda: _statvfs(path))
+    if told is None:
+        told = f"no answer in {timeout_s:g} s"
     if isinstance(told, str):
         return DiskReading(str(path), shared, None, None, None, told)
     used = told.f_blocks - told.f_bfree
@@ -53,6 +47,25 @@ def read_disk(path: Path, shared: bool, timeout_s: float = STATFS_TIMEOUT_S) -> 
         inodes / told.f_files if told.f_files else None,
         told.f_bavail * told.f_frsize / GIB,
     )
+
+
+def _statvfs(path: Path) -> os.statvfs_result | str:
+    try:
+        return os.statvfs(path)
+    except OSError as error:
+        return os.strerror(error.errno or 0)
+
+
+def within(timeout_s: float, call: Callable[[], Answer]) -> Answer | None:
+    """What `call` returns; None if it takes longer, and then it goes on in the background.
+
+    `call` may block in the kernel, where no signal reaches it, and must not raise.
+    """
+    answers: list[Answer] = []
+    asking = threading.Thread(target=lambda: answers.append(call()), daemon=True)
+    asking.start()
+    asking.join(timeout_s)
+    return answers[0] if answers else None
 
 
 class Timex(ctypes.Structure):
