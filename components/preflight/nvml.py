@@ -4,6 +4,7 @@ A query that a GPU, a driver or a container does not answer becomes None with NV
 `missing`: a check is then skipped, and nothing crashes. A lost GPU says so in `lost`.
 """
 
+import ctypes
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
@@ -144,7 +145,7 @@ def _event_reasons(nvml: Any, gpu: Any) -> int:
 
 def _sram(nvml: Any, gpu: Any) -> bool:
     status = nvml.c_nvmlEccSramErrorStatus_v1_t()
-    nvml.nvmlDeviceGetSramEccErrorStatus(gpu, status)
+    nvml.nvmlDeviceGetSramEccErrorStatus(gpu, ctypes.byref(status))
     return bool(status.bThresholdExceeded)
 
 
@@ -157,7 +158,7 @@ def _field(nvml: Any, gpu: Any, field: int) -> int:
 
 def _fabric(nvml: Any, gpu: Any) -> tuple[int, int]:
     info = nvml.c_nvmlGpuFabricInfo_v2_t()
-    nvml.nvmlDeviceGetGpuFabricInfoV(gpu, info)
+    nvml.nvmlDeviceGetGpuFabricInfoV(gpu, ctypes.byref(info))
     return int(info.state), int(info.status)
 
 

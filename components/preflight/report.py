@@ -4,7 +4,7 @@ and the node controller share. Needs nothing but the standard library and pydant
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -112,9 +112,9 @@ def to_json(report: Report) -> dict[str, Any]:
 
 def _finding_to_json(finding: Finding) -> dict[str, Any]:
     return {
-        name: value
-        for name, value in asdict(finding).items()
-        if value is not None and value is not False and value != ""
+        field.name: value
+        for field in fields(finding)
+        if (value := getattr(finding, field.name)) != field.default
     }
 
 
@@ -126,9 +126,9 @@ def from_json(body: Any) -> Report:
     """
     if not isinstance(body, dict) or body.get("version") != VERSION:
         raise DataError(f"a pre-check's report: not of version {VERSION}")
-    fields = {name: value for name, value in body.items() if name not in ("version", "verdict")}
+    told = {name: value for name, value in body.items() if name not in ("version", "verdict")}
     try:
-        return _REPORT.validate_json(json.dumps(fields))
+        return _REPORT.validate_json(json.dumps(told))
     except ValidationError as error:
         raise DataError(f"a pre-check's report: {explain(error)[0]}") from error
     except (TypeError, ValueError) as error:
