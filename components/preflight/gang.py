@@ -91,10 +91,10 @@ def all_reduce(gang: Gang, num_gpus: int, limits: AllReduceLimits) -> AllReduce:
     ended = run_children(
         "components.preflight.rank", arguments, limits.timeout_s + SLACK_S, environment
     )
-    return together([_figure(each) for each in ended], num_ranks, gang.num_nodes)
+    return together([figure_of(each) for each in ended], num_ranks, gang.num_nodes)
 
 
-def _figure(ended: Ended) -> RankFigure:
+def figure_of(ended: Ended) -> RankFigure:
     """A rank that was killed at the deadline waited for somebody; one that crashed failed itself."""
     if ended.line:
         try:

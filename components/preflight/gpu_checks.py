@@ -6,7 +6,7 @@ that lost data, a fault that only a reset or hands can mend.
 
 from collections.abc import Sequence
 
-from components.preflight.readings import GpuReading
+from components.preflight.readings import NO_DRIVER, GpuReading
 from components.preflight.report import Finding, Status
 from components.preflight.thresholds import GpuLimits, Sku, names_device
 
@@ -31,7 +31,8 @@ def check_gpu_count(gpus: Sequence[GpuReading], fault: str | None, expected: int
     seen = len(gpus)
     if expected is None:
         if not seen:
-            return Finding("gpu_count", "skipped", f"no GPU here ({fault or 'NVML shows none'})")
+            status: Status = "skipped" if fault in (None, NO_DRIVER) else "fail"
+            return Finding("gpu_count", status, f"no GPU: {fault or 'NVML shows none'}")
         return Finding("gpu_count", "ok", f"{seen} GPUs", value=seen)
     if seen == expected:
         return Finding("gpu_count", "ok", f"{seen} of {expected} GPUs", value=seen, limit=expected)

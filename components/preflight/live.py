@@ -15,6 +15,8 @@ from components.preflight.nvml import Gpus, read_gpus
 from components.preflight.readings import Measurements, Readings
 from components.preflight.thresholds import GpuLimits, Sku
 
+NVML_TIMEOUT_S = 30.0
+"""A GPU that hangs can keep its driver from answering at all."""
 HOST_S = 0.2
 """For each measurement of the CPU: a few hundred products or copies."""
 SLACK_S = 120.0
@@ -33,7 +35,8 @@ class Live:
     gpus: Gpus = read_gpus
 
     def read(self) -> Readings:
-        gpus, fault = self.gpus()
+        told = machine.within(NVML_TIMEOUT_S, self.gpus)
+        gpus, fault = told or ((), f"NVML: no answer in {NVML_TIMEOUT_S:g} s")
         return Readings(
             self.node,
             time.time(),

@@ -8,7 +8,7 @@ import ctypes
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from components.preflight.readings import GpuReading
+from components.preflight.readings import NO_DRIVER, GpuReading
 
 Value = TypeVar("Value")
 
@@ -30,7 +30,8 @@ def read_gpus() -> tuple[tuple[GpuReading, ...], str | None]:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        return (), f"NVML: {error}"
+        absent = error.value == pynvml.NVML_ERROR_LIBRARY_NOT_FOUND
+        return (), NO_DRIVER if absent else f"NVML: {error}"
     try:
         count = pynvml.nvmlDeviceGetCount()
         return tuple(_read_gpu(pynvml, index) for index in range(count)), None

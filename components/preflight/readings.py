@@ -12,6 +12,10 @@ from components.preflight.report import CLOSED
 from components.preflight.thresholds import Sku
 
 
+NO_DRIVER = "no NVIDIA driver here (libnvidia-ml.so.1)"
+"""The one reason for there being no GPU that is no fault."""
+
+
 @dataclass(frozen=True)
 class GpuReading:
     """One GPU as NVML shows it at one instant."""

@@ -18,7 +18,7 @@ from components.preflight.gpu_checks import (
     check_row_remap,
     check_temperature,
 )
-from components.preflight.readings import GpuReading
+from components.preflight.readings import NO_DRIVER, GpuReading
 from components.preflight.report import Finding
 from tests.unit.preflight.recordings.made import GPU, HEALTHY, SKU, THRESHOLDS, gpu
 
@@ -146,7 +146,7 @@ def test_a_gpu_without_a_fabric_or_a_remapper_is_skipped() -> None:
     [
         (2, 2, "ok", False),
         (2, None, "ok", False),
-        (0, None, "skipped", False),
+        (0, None, "fail", False),
         (0, 0, "ok", False),
         (1, 2, "fail", True),
         (0, 2, "fail", True),
@@ -159,6 +159,12 @@ def test_the_number_of_gpus_is_compared_with_what_the_pod_asked_for(
     finding = check_gpu_count(GPUS[:seen], "NVML: Driver Not Loaded", expected)
     assert short(finding) == ("gpu_count", status, fatal, None)
     assert finding.limit == expected
+
+
+def test_a_machine_without_a_driver_is_no_gpu_node_and_no_failure() -> None:
+    assert check_gpu_count((), NO_DRIVER, None).status == "skipped"
+    assert check_gpu_count((), None, None).status == "skipped"
+    assert check_gpu_count((), NO_DRIVER, 8).status == "fail"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pynvml
 import pytest
 
 from components.preflight.nvml import read_gpus
-from components.preflight.readings import GpuReading
+from components.preflight.readings import NO_DRIVER, GpuReading
 
 SOURCE = Path(__file__).parent / "fake_nvml.c"
 READINGS = {
@@ -107,4 +107,4 @@ def test_a_machine_without_a_driver_says_why_it_shows_no_gpu(
 
     monkeypatch.setattr(pynvml, "nvmlLib", None)
     monkeypatch.setattr(pynvml, "CDLL", no_library)
-    assert read_gpus() == ((), "NVML: NVML Shared Library Not Found")
+    assert read_gpus() == ((), NO_DRIVER)

@@ -1,0 +1,78 @@
+"""Where a gang meets, and how the words of its ranks become one; its sums are in integration."""
+
+import pytest
+
+from components.errors import UserError
+from components.preflight.children import Ended, run_children
+from components.preflight.gang import Gang, RankFigure, figure_of, gang_of, together
+from components.preflight.readings import AllReduce
+
+PET = {
+    "PET_NNODES": "4",
+    "PET_NODE_RANK": "2",
+    "PET_MASTER_ADDR": "gang-0.gang",
+    "PET_MASTER_PORT": "29500",
+}
+
+
+def test_a_gang_is_read_from_torchruns_variables() -> None:
+    assert gang_of(PET) == Gang(4, 2, "gang-0.gang", 29500)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"PET_MASTER_ADDR": None}, "PET_MASTER_ADDR is not set"),
+        ({"PET_NNODES": "1:4"}, "no number"),
+        ({"PET_NODE_RANK": "4"}, "PET_NODE_RANK 4 of 4 nodes"),
+    ],
+)
+def test_a_wrong_variable_is_the_users_error(changes: dict[str, str | None], told: str) -> None:
+    environment = {name: value for name, value in (PET | changes).items() if value is not None}
+    with pytest.raises(UserError, match=told):
+        gang_of(environment)
+
+
+def test_the_slowest_rank_sets_the_speed_and_wrong_sums_add_up() -> None:
+    figures = [RankFigure(30.0, 1, 2.0), RankFigure(20.0, 2, 9.0)]
+    assert together(figures, 4, 2) == AllReduce(4, 2, 20.0, 3, 2.0)
+
+
+def test_one_silent_rank_leaves_no_speed() -> None:
+    lost = together([RankFigure(30.0), RankFigure(lost="gone")], 4, 2)
+    assert (lost.bus_gb_per_s, lost.timed_out, lost.fault) == (None, "gone", None)
+
+
+@pytest.mark.parametrize(
+    ("ended", "figure"),
+    [
+        (Ended('{"bus_gb_per_s": 3.0}', "", 0), RankFigure(3.0)),
+        (Ended('{"bus_gb_per_s": 3.0}', "teardown failed", 1), RankFigure(3.0)),
+        (Ended("", "", None), RankFigure(lost="the others fell silent")),
+        (Ended("", "CUDA error", -6), RankFigure(fault="a rank ended with -6: CUDA error")),
+        (Ended("{}x", "", 0), RankFigure(fault="a rank said '{}x'")),
+    ],
+)
+def test_how_a_rank_ended_is_what_it_says(ended: Ended, figure: RankFigure) -> None:
+    assert figure_of(ended) == figure
+
+
+def test_children_say_their_last_json_line_or_how_they_ended(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path_factory.mktemp("children")
+    (folder / "child.py").write_text(
+        "import sys, time\n"
+        "print('{\"first\": 1}'); print('{\"last\": 2}'); print('a log line')\n"
+        "print('alas', file=sys.stderr, flush=True)\n"
+        "time.sleep(float(sys.argv[2])); sys.exit(int(sys.argv[1]))\n"
+    )
+    environment = {"PYTHONPATH": str(folder), "PYTHONUNBUFFERED": "1"}
+    assert (
+        run_children("child", [["0", "0"], ["0", "0.1"]], 60, environment)
+        == [Ended('{"last": 2}', "alas", 0)] * 2
+    )
+    (late,) = run_children("child", [["0", "60"]], 0.05, environment)
+    assert late.code is None
+    (failed,) = run_children("child", [["3", "0"]], 60, environment)
+    assert failed == Ended('{"last": 2}', "alas", 3)
