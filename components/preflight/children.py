@@ -21,6 +21,8 @@ GRACE_S = 10.0
 REAP_S = 5.0
 """A process that is stuck in a driver does not even die; nobody waits longer for that."""
 PR_SET_PDEATHSIG = 1
+PARENT = "HEADRACE_PREFLIGHT_PID"
+"""Where a child finds who started it."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def _start(module: str, arguments: Sequence[str], environment: Mapping[str, str]
         stdin=subprocess.DEVNULL,
         stdout=out,
         stderr=err,
-        env={**os.environ, **environment},
+        env={**os.environ, **environment, PARENT: str(os.getpid())},
     )
     return child, out, err
 
@@ -97,8 +99,9 @@ def _last_line(file: IO[bytes], start: str = "") -> str:
 
 
 def end_with_parent() -> None:
-    """Asked by a child first of all: the kernel kills it when the pre-check is gone."""
-    parent = os.getppid()
+    """Asked by a child first of all: the kernel kills it when the pre-check is gone, and if that
+    was gone before the child could ask, it ends itself.
+    """
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
-    if os.getppid() != parent:
+    if str(os.getppid()) != os.environ.get(PARENT):
         os._exit(1)

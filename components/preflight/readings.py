@@ -11,7 +11,6 @@ from typing import Protocol
 from components.preflight.report import CLOSED
 from components.preflight.thresholds import Sku
 
-
 NO_DRIVER = "no NVIDIA driver here (libnvidia-ml.so.1)"
 """The one reason for there being no GPU that is no fault."""
 

@@ -1,5 +1,12 @@
 """Where a gang meets, and how the words of its ranks become one; its sums are in integration."""
 
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from components.errors import UserError
@@ -76,3 +83,36 @@ def test_children_say_their_last_json_line_or_how_they_ended(
     assert late.code is None
     (failed,) = run_children("child", [["3", "0"]], 60, environment)
     assert failed == Ended('{"last": 2}', "alas", 3)
+
+
+def test_a_child_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
+    (tmp_path / "child.py").write_text(
+        "import os, sys, time; from components.preflight.children import end_with_parent\n"
+        "end_with_parent(); open(sys.argv[1], 'w').write(f'{os.getpid()}.'); time.sleep(60)\n"
+    )
+    told = tmp_path / "pid"
+    code = (
+        f"from components.preflight.children import run_children as r; r('child', [['{told}']], 60)"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    parent = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path})
+    wait_for(lambda: told.exists() and told.read_text().endswith("."))
+    child = int(told.read_text()[:-1])
+    assert is_alive(child)
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not is_alive(child))
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(happened: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
