@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.errors import DataError
@@ -44,7 +44,7 @@ REPORTS = st.builds(
     st.from_regex(r"[a-z0-9.-]{1,253}", fullmatch=True),
     st.floats(0, 4e9),
     st.sampled_from(["cpu", "h100-sxm"]),
-    st.lists(findings(), max_size=300).map(tuple),
+    st.lists(findings(), max_size=150).map(tuple),
     st.floats(0, 1e4),
     st.none() | st.from_regex(r"[0-9a-f]{40}", fullmatch=True),
 )
@@ -54,11 +54,13 @@ def failed(report: Report) -> set[tuple[str, bool]]:
     return {(f.check, f.fatal) for f in report.findings if f.status == "fail"}
 
 
+@settings(max_examples=40)
 @given(REPORTS)
 def test_a_report_comes_back_from_json_as_it_went(report: Report) -> None:
     assert from_json(json.loads(json.dumps(to_json(report)))) == report
 
 
+@settings(max_examples=40)
 @given(REPORTS)
 def test_any_report_fits_a_termination_message_with_its_verdict_and_every_failure(
     report: Report,
