@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from components.errors import InfraError, NodeUnhealthy, StageError, UserError
-from components.preflight.gang import gang_of
+from components.preflight.gang import meeting_of
 from components.preflight.inspection import Expected, inspect
 from components.preflight.kernel_log import KMSG
 from components.preflight.live import Live
@@ -68,13 +68,14 @@ def parser(environment: Mapping[str, str]) -> Parser:
     add: Any = made.add_argument
     add("--gpus", type=int, help="how many the pod asked for; 0 leaves the node's GPUs alone")
     add("--kind", help="which: a key of skus.yaml or a part of the device's name")
-    add("--node", default=environment.get("HEADRACE_NODE_NAME") or platform.node())
+    add("--node", default=environment.get("HEADRACE_NODE") or platform.node())
     add("--node-ip", default=environment.get("HEADRACE_NODE_IP"), help="where the node agent is")
     add("--commit", default=environment.get("HEADRACE_COMMIT"), help="of the code in this image")
     add("--local", type=Path, action="append", help="the node's own disk (default: TMPDIR)")
     add("--shared", type=Path, action="append", default=[], help="a volume other nodes see too")
     add("--dear", choices=("auto", "always", "never"), default="auto", help="checks that cost time")
     add("--gang", action="store_true", help="sum with the other nodes of the job (PET_* variables)")
+    add("--members", type=Path, metavar="FILE", help="with --gang: a JSON list of its pods' names")
     add("--skus", type=Path, default=SKUS, help="thresholds of your own")
     add("--kernel-log", type=Path, default=KMSG)
     add("--termination-log", type=Path, help=f"default: {TERMINATION_LOG} where there is one")
@@ -115,7 +116,7 @@ def _dear(asked: argparse.Namespace, thresholds: Thresholds) -> tuple[bool, list
 
 
 def _live(asked: argparse.Namespace, environment: Mapping[str, str]) -> Live:
-    gang = gang_of(environment) if asked.gang else None
+    gang = meeting_of(environment, asked.members) if asked.gang else None
     local = tuple(asked.local or (Path(tempfile.gettempdir()),))
     return Live(asked.node, local, tuple(asked.shared), gang, asked.kernel_log)
 

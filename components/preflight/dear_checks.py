@@ -87,7 +87,7 @@ def check_all_reduce(figure: AllReduce, limits: AllReduceLimits) -> list[Finding
     """Wrong sums and slow links are a failure, though not always this node's; silence of
     peers on other nodes tells nothing about this one. With several nodes their clocks are compared too.
     """
-    who = f"{figure.num_ranks} ranks on {figure.num_nodes} nodes"
+    who = f"{figure.num_ranks} ranks on {figure.num_nodes} nodes" if figure.num_ranks else "gang"
     if figure.fault is not None:
         return [Finding("all_reduce", "fail", f"{who}: {figure.fault}")]
     if figure.timed_out is not None or figure.bus_gb_per_s is None:

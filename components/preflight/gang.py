@@ -1,8 +1,11 @@
 """The all-reduce of a gang: where it meets, its ranks on this node, and what they found together."""
 
+import json
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -15,6 +18,7 @@ from components.preflight.thresholds import AllReduceLimits
 MIB = 2**20
 SLACK_S = 30.0
 """For torch to be imported, beside the ranks' own patience."""
+LOOK_S = 0.2
 LOOPBACK = "127.0.0.1"
 
 
@@ -42,24 +46,73 @@ class RankFigure:
     fault: str | None = None
 
 
-def gang_of(environment: Mapping[str, str]) -> Gang:
-    """From the variables that torchrun reads too. Raises UserError naming what is wrong."""
+@dataclass(frozen=True)
+class Meeting:
+    """Where a gang meets, before it is known how many they are: Kueue may admit fewer than asked.
+
+    The launcher writes `members`, a JSON list of all pods' names in the order of their ranks, once
+    it has seen them all; without such a file the environment says it.
+    """
+
+    address: str
+    port: int
+    num_nodes: int | None
+    node_rank: int | None
+    members: Path | None = None
+    pod: str = ""
+
+    def gang(self, timeout_s: float) -> Gang | None:
+        """None if the members were not all seen within `timeout_s`."""
+        if self.members is None:
+            return Gang(self.num_nodes or 1, self.node_rank or 0, self.address, self.port)
+        deadline = time.monotonic() + timeout_s
+        while True:
+            names = _names(self.members)
+            if self.pod in names:
+                return Gang(len(names), names.index(self.pod), self.address, self.port)
+            if time.monotonic() > deadline:
+                return None
+            time.sleep(LOOK_S)
+
+
+def _names(path: Path) -> list[str]:
+    """Of a file that may not be there yet, or be of the gang before."""
     try:
-        gang = Gang(
-            int(environment["PET_NNODES"]),
-            int(environment["PET_NODE_RANK"]),
-            environment["PET_MASTER_ADDR"],
-            int(environment["PET_MASTER_PORT"]),
-        )
+        names = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return names if isinstance(names, list) else []
+
+
+def meeting_of(environment: Mapping[str, str], members: Path | None = None) -> Meeting:
+    """From the variables that torchrun reads too; number and rank from `members` where it is given.
+
+    Raises UserError naming what is missing or wrong.
+    """
+    try:
+        address = environment["PET_MASTER_ADDR"]
+        port = int(environment["PET_MASTER_PORT"])
+        if members is not None:
+            return Meeting(address, port, None, None, members, environment["HEADRACE_POD"])
+        num_nodes, rank = int(environment["PET_NNODES"]), int(environment["PET_NODE_RANK"])
     except KeyError as error:
-        raise UserError(
-            f"--gang: {error.args[0]} is not set", "the Job's manifest sets it"
-        ) from error
+        hint = "the Job's manifest sets it"
+        raise UserError(f"--gang: {error.args[0]} is not set", hint) from error
     except ValueError as error:
         raise UserError(f"--gang: a PET_* variable is no number: {error}") from error
-    if not 0 <= gang.node_rank < gang.num_nodes:
-        raise UserError(f"--gang: PET_NODE_RANK {gang.node_rank} of {gang.num_nodes} nodes")
-    return gang
+    if not 0 <= rank < num_nodes:
+        raise UserError(f"--gang: PET_NODE_RANK {rank} of {num_nodes} nodes")
+    return Meeting(address, port, num_nodes, rank)
+
+
+def meet_and_sum(meeting: Meeting, num_gpus: int, limits: AllReduceLimits) -> AllReduce:
+    """`all_reduce`, once it is known who takes part; both have the whole patience of `limits`."""
+    gang = meeting.gang(limits.timeout_s)
+    if gang is None:
+        return AllReduce(
+            0, 0, None, 0, None, f"not all pods were there within {limits.timeout_s:g} s"
+        )
+    return all_reduce(gang, num_gpus, limits)
 
 
 def this_node_alone() -> Gang:

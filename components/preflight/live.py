@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from components.preflight import machine
 from components.preflight.children import run_children
-from components.preflight.gang import Gang, all_reduce, this_node_alone
+from components.preflight.gang import Meeting, all_reduce, meet_and_sum, this_node_alone
 from components.preflight.kernel_log import KMSG, read_kernel_log
 from components.preflight.nvml import Gpus, read_gpus
 from components.preflight.readings import Measurements, Readings
@@ -30,7 +30,7 @@ class Live:
     node: str
     local_paths: tuple[Path, ...]
     shared_paths: tuple[Path, ...]
-    gang: Gang | None = None
+    gang: Meeting | None = None
     kernel_log: Path = KMSG
     gpus: Gpus = read_gpus
 
@@ -58,7 +58,11 @@ class Live:
             gpus = measure_gpus(num_gpus, sku.gpu)
         summed = None
         if "all_reduce" in checks and gpus.gpu_fault is None:
-            summed = all_reduce(self.gang or this_node_alone(), num_gpus, sku.all_reduce)
+            summed = (
+                meet_and_sum(self.gang, num_gpus, sku.all_reduce)
+                if self.gang
+                else all_reduce(this_node_alone(), num_gpus, sku.all_reduce)
+            )
         return Measurements(
             host.disks,
             host.bandwidths + gpus.bandwidths,

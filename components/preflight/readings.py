@@ -191,6 +191,7 @@ class AllReduce:
 
     num_ranks: int
     num_nodes: int
+    """Both 0 where the gang's members never became known."""
     bus_gb_per_s: float | None
     wrong: int
     """Elements of this node's ranks that are not the known sum."""

@@ -99,7 +99,7 @@ def verdict_of(findings: Iterable[Finding]) -> Verdict:
 
 
 def to_json(report: Report) -> dict[str, Any]:
-    """For json.dumps; a finding's empty fields are left out."""
+    """For json.dumps; a finding's empty fields are left out, but not the message of what is not ok."""
     body: dict[str, Any] = {"version": VERSION, "node": report.node, "at": report.at}
     body["sku"] = report.sku
     if report.commit is not None:
@@ -115,6 +115,7 @@ def _finding_to_json(finding: Finding) -> dict[str, Any]:
         field.name: value
         for field in fields(finding)
         if (value := getattr(finding, field.name)) != field.default
+        or (field.name == "message" and finding.status != "ok")
     }
 
 

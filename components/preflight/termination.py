@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from components.preflight.report import Finding, Report, Status, to_json
+from components.preflight.report import Finding, Report, Status, to_json, verdict_of
 
 MAX_BYTES = 4096
 
@@ -104,10 +104,10 @@ def _without_figures(findings: Findings) -> Findings:
     return tuple(replace(finding, value=None, limit=None) for finding in findings)
 
 
-def _without_warnings(findings: Findings) -> Findings:
-    """Only where something worse remains, so that the verdict stays what it is."""
-    worse = any(finding.status in ("fail", "inconclusive") for finding in findings)
-    return _without("warn")(findings) if worse else findings
+def _without_lesser(findings: Findings) -> Findings:
+    """Only the worst kind, so that the verdict stays what it is."""
+    worst = verdict_of(findings)
+    return tuple(finding for finding in findings if finding.status == worst)
 
 
 STEPS: tuple[Callable[[Findings], Findings], ...] = (
@@ -120,7 +120,7 @@ STEPS: tuple[Callable[[Findings], Findings], ...] = (
     _cut(40),
     _without("skipped"),
     _without("ok"),
-    _without_warnings,
+    _without_lesser,
     _cut(0),
     _without_figures,
 )

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,18 @@ import pytest
 
 from components.errors import UserError
 from components.preflight.children import Ended, run_children
-from components.preflight.gang import Gang, RankFigure, figure_of, gang_of, together
+from components.preflight.dear_checks import check_all_reduce
+from components.preflight.gang import (
+    Gang,
+    Meeting,
+    RankFigure,
+    figure_of,
+    meet_and_sum,
+    meeting_of,
+    together,
+)
 from components.preflight.readings import AllReduce
+from tests.unit.preflight.recordings.made import THRESHOLDS
 
 PET = {
     "PET_NNODES": "4",
@@ -23,7 +34,7 @@ PET = {
 
 
 def test_a_gang_is_read_from_torchruns_variables() -> None:
-    assert gang_of(PET) == Gang(4, 2, "gang-0.gang", 29500)
+    assert meeting_of(PET).gang(0) == Gang(4, 2, "gang-0.gang", 29500)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +48,31 @@ def test_a_gang_is_read_from_torchruns_variables() -> None:
 def test_a_wrong_variable_is_the_users_error(changes: dict[str, str | None], told: str) -> None:
     environment = {name: value for name, value in (PET | changes).items() if value is not None}
     with pytest.raises(UserError, match=told):
-        gang_of(environment)
+        meeting_of(environment)
+
+
+def test_a_gang_that_kueue_shrank_is_as_large_as_the_launchers_list(tmp_path: Path) -> None:
+    members = tmp_path / "gang.json"
+    where = {"PET_MASTER_ADDR": "gang-0.gang", "PET_MASTER_PORT": "1", "HEADRACE_POD": "gang-1-x"}
+    meeting = meeting_of(where, members)
+    for text in (None, "[", '{"gang-1-x": 1}', '["gang-0-old", "gang-1-old"]'):
+        if text is not None:
+            members.write_text(text)
+        assert meeting.gang(timeout_s=0) is None
+    threading.Timer(0.1, members.write_text, ['["gang-0-x", "gang-1-x"]']).start()
+    assert meeting.gang(timeout_s=30) == Gang(2, 1, "gang-0.gang", 1)
+
+
+def test_a_gang_whose_pods_never_all_came_has_no_sum_and_nobody_is_to_blame(
+    tmp_path: Path,
+) -> None:
+    meeting = Meeting("gang-0.gang", 1, None, None, tmp_path / "none", "gang-1-x")
+    limits = THRESHOLDS.skus["cpu"].all_reduce.model_copy(update={"timeout_s": 0.0})
+    (finding,) = check_all_reduce(meet_and_sum(meeting, 0, limits), limits)
+    assert finding.status == "inconclusive"
+    assert finding.message == (
+        "gang: not all pods were there within 0 s; that tells nothing about this node"
+    )
 
 
 def test_the_slowest_rank_sets_the_speed_and_wrong_sums_add_up() -> None:

@@ -63,7 +63,7 @@ def test_a_full_shared_volume_exits_75(tmp_path: Path) -> None:
         (["--gpus", "many"], "invalid int value"),
         (["--replay", "/none"], "/none: No such file or directory"),
         (["--skus", "/none"], "/none: missing"),
-        (["--gang"], "PET_NNODES is not set"),
+        (["--gang"], "PET_MASTER_ADDR is not set"),
     ],
 )
 def test_a_wrong_command_line_is_the_users_error_in_one_line(
