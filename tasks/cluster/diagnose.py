@@ -13,6 +13,7 @@ from components.errors import (
     StageError,
     UserError,
 )
+from components.preflight.report import from_json
 
 Object = dict[str, Any]
 State = Literal[
@@ -212,14 +213,14 @@ def _of_pod(pod: Object, memory_gib: float) -> Verdict | None:
 def _of_preflight(ended: Object, node: str) -> Verdict:
     error = ERROR_OF_EXIT_CODE.get(ended["exitCode"], StageError)
     if error is NodeUnhealthy:
-        why = "; ".join(_failed_findings(ended.get("message", ""))) or "it did not say why"
+        why = "; ".join(_findings(ended, "fail")) or "it did not say why"
         return Verdict(
             error.kind,
             f"{node} failed its pre-check: {why}",
             "the next attempt goes to another node; `headrace nodes` says more",
             node,
         )
-    said = _first_line(ended.get("message", "")) or "without a word"
+    said = "; ".join(_findings(ended, "inconclusive")) or "without a word"
     return Verdict(
         error.kind,
         f"the pre-check on {node} ended with exit code {ended['exitCode']}: {said}",
@@ -228,12 +229,14 @@ def _of_preflight(ended: Object, node: str) -> Verdict:
     )
 
 
-def _failed_findings(message: str) -> list[str]:
+def _findings(ended: Object, status: str) -> list[str]:
+    """The messages of a report's findings of this status; of no report, its first line."""
+    message = ended.get("message", "")
     try:
-        findings = json.loads(message).get("findings", [])
-    except (ValueError, AttributeError):
+        findings = from_json(json.loads(message)).findings
+    except (ValueError, DataError):
         return [_first_line(message)] if message else []
-    return [str(one["message"]) for one in findings if one.get("status") == "fail"]
+    return [one.message for one in findings if one.status == status]
 
 
 def _of_stage(ended: Object, node: str, disruption: str) -> Verdict:

@@ -250,7 +250,7 @@ def test_a_stage_outlives_an_api_server_that_is_down_for_a_minute(place: Place) 
     said, _ = process.communicate(timeout=120)
     ended = outcome_of(place, "source")
     assert (ended["kind"], ended["attempt"]) == ("ok", 1), said
-    assert [name for name in pods_of(place)] == [pod]
+    assert pods_of(place) == [pod]
 
 
 def test_a_full_volume_is_the_infrastructures_and_leaves_no_half_output(
