@@ -135,7 +135,7 @@ def _fill_pod(
         (volume,) = (one for one in pod["volumes"] if one["name"] == volume_name)
         volume["emptyDir"]["sizeLimit"] = _mebibytes(size_gib)
     (preflight,), (stage,) = pod["initContainers"], pod["containers"]
-    preflight["command"] += ["--gpus", str(resources.gpus), "--shared", str(place.mount)]
+    preflight["command"] += ["--gpus", str(resources.gpus), "--shared", str(attempt.run_dir)]
     if is_gang:
         members = attempt.run_dir / PLACES / GANG
         preflight["command"] += ["--gang", "--members", str(members)]
