@@ -31,10 +31,10 @@ def run(params, io, sink):
     started.write_text(started.read_text() + "x" if started.exists() else "x")
     if params.fate == "ignores the signal":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    is_again = len(started.read_text()) > 1
     for step in range(params.num_steps):
         sink.metrics({"toy/step": float(step)}, step)
         sink.progress(step + 1, params.num_steps, "steps")
-        is_again = len(started.read_text()) > 1
         time.sleep(0 if params.fate == "slow once" and is_again else params.step_s)
     match params.fate:
         case "user": raise UserError("the number is wrong", "mend it")
