@@ -28,7 +28,7 @@ IMAGES = ("dev.local/headrace:dev",)
 """All of them one image, almost empty: every container sees this machine's programs instead."""
 PYTHON = Path(sys.base_prefix).resolve()
 ENVIRONMENT = Path(sys.prefix)
-MOUNTS = tuple(dict.fromkeys((Path("/usr"), PYTHON, ENVIRONMENT)))
+MOUNTS = tuple(dict.fromkeys((Path("/usr"), Path("/etc/alternatives"), PYTHON, ENVIRONMENT)))
 """What every container sees of this machine, read-only."""
 
 

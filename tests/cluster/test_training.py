@@ -1,0 +1,214 @@
+"""Real training as Jobs: preempted and resumed, on two nodes, on as many as the quota allows."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from components.train.parallel import operators_folder
+from tests.cluster import projects
+from tests.cluster.conftest import Place, volumes
+from tests.cluster.test_jobs import jobs, start
+from tests.integration import small
+from tests.integration.tasks import toy
+from tests.integration.tasks.processes import wait_for
+from tests.resources import DEFAULT
+
+NUM_STEPS = 40
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "HEADRACE_NUM_WORKERS": "1"}
+POD: dict[str, object] = {"cpu": 0.9, "memory_gib": 3.0, "shared_memory_gib": 0.5, "grace_s": 40}
+"""Two fit the quota of two cores."""
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real project on a small corpus with its pretrain done here, undisturbed, on one thread."""
+    root = small.build(tmp_path_factory.mktemp("small") / "project")
+    small.change(root, "pretrain.num_steps", NUM_STEPS)
+    resources = {"default": DEFAULT | POD, "stages": {}}
+    (root / "k8s" / "resources.yaml").write_text(json.dumps(resources))
+    toy.commit(root, "Train a little longer")
+    toy.run(
+        root, sys.executable, "-m", "dvc", "repro", "pretrain", timeout_s=600,
+        HEADRACE_FLOW_RUN="none", **ONE_THREAD,
+    )  # fmt: skip
+    return root
+
+
+@pytest.fixture
+def place(namespace: str, trained: Path) -> Iterator[Place]:
+    """A copy of the project with everything but the pretrain, on the namespace's volume."""
+    root = volumes[namespace] / "project"
+    shutil.copytree(trained, root, symlinks=True)
+    for path in ("artifacts/pretrain", "runs/pretrain"):
+        shutil.rmtree(root / path)
+    operators = root / ".headrace" / "operators"
+    if operators_folder().exists():  # compiled on this machine: a minute saved
+        shutil.copytree(operators_folder(), operators / "headrace", dirs_exist_ok=True)
+    yield Place(root, namespace)
+    projects.kubectl("delete", "jobs", "--all", "-n", namespace, "--cascade=foreground")
+    shutil.rmtree(root)
+
+
+def weights(root: Path) -> dict[str, torch.Tensor]:
+    return load_file(root / "artifacts" / "pretrain" / "model" / "model.safetensors")
+
+
+def assert_same(place: Place, trained: Path) -> None:
+    found, want = weights(place.root), weights(trained)
+    assert found.keys() == want.keys()
+    assert all(torch.equal(found[name], want[name]) for name in want)
+
+
+def assert_near(place: Place, trained: Path) -> None:
+    """Equal but for the order in which ranks add."""
+    found, want = weights(place.root), weights(trained)
+    for name, value in want.items():
+        torch.testing.assert_close(found[name], value, rtol=2e-3, atol=2e-4, msg=name)
+
+
+def told(place: Place) -> list[str]:
+    return [
+        text
+        for path in (place.root / "runs" / "pretrain").glob("*/job.json")
+        for _, text in (json.loads(path.read_text()) if path.stat().st_size else {"history": []})[
+            "history"
+        ]
+    ]
+
+
+def steps_done(place: Place) -> int:
+    """The newest step that the pretrain has told of."""
+    newest = 0
+    for path in (place.root / "runs" / "pretrain").glob("*/metrics.jsonl"):
+        for line in path.read_text().splitlines():
+            newest = max(newest, json.loads(line).get("step", 0))
+    return newest
+
+
+def occupy(place: Place, name: str, cpu: str, priority: str, seconds: float) -> None:
+    """Another team's Job in the same queue."""
+    job = yaml.safe_load((place.root / "k8s" / "job.yaml").read_text().split("\n---\n")[0])
+    job["metadata"] |= {"name": name, "namespace": place.namespace}
+    labels = {"queue-name": "data", "priority-class": priority}
+    job["metadata"]["labels"] = {f"kueue.x-k8s.io/{key}": value for key, value in labels.items()}
+    job["spec"] |= {"completions": 1, "parallelism": 1}
+    job["spec"].pop("podFailurePolicy")
+    pod = job["spec"]["template"]["spec"]
+    pod.pop("initContainers")
+    pod["securityContext"]["runAsUser"] = projects.UID
+    (container,) = pod["containers"]
+    container |= {
+        "image": projects.IMAGE, "command": ["python", "-c", f"import time; time.sleep({seconds})"],
+        "resources": {"requests": {"cpu": cpu, "memory": "64Mi", "ephemeral-storage": "1Mi"}},
+    }  # fmt: skip
+    projects.apply([job])
+
+
+def test_a_preempted_training_writes_its_checkpoint_waits_and_ends_with_the_same_bits(
+    place: Place, trained: Path
+) -> None:
+    projects.set_resources(place.root, priority="background", cpu=1.5)
+    process = start(place, "pretrain")
+    wait_for(lambda: steps_done(place) > 3, 120)
+    occupy(place, "urgent", "1", "production", 3)
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    assert_same(place, trained)
+    way = [text.split(":")[0].split(" on ")[0] for text in told(place)]
+    preempted, resumed = way.index("preempted"), len(way) - 1 - way[::-1].index("running")
+    assert way.index("running") < preempted < resumed
+    assert any("Preempted" in text and "InClusterQueue" in text for text in told(place))
+    assert "going on from checkpoint" in said
+    (job,) = [one for one in jobs(place) if one["metadata"]["name"].startswith("pretrain")]
+    assert "failed" not in job["status"]  # the preemption cost no retry
+    assert job["metadata"]["name"].endswith("-a1")
+
+
+def test_two_nodes_train_to_what_one_does(place: Place, trained: Path) -> None:
+    projects.set_resources(place.root, "pretrain", num_nodes=2, min_nodes=2)
+    process = start(place, "pretrain")
+    wait_for(lambda: steps_done(place) > 0, 240)
+    assert len(rank_processes()) == 2
+    said, _ = process.communicate(timeout=280)
+    assert process.returncode == 0, said
+    assert_near(place, trained)
+
+
+def test_a_rank_that_dies_takes_the_gang_along_and_the_next_attempt_goes_on(
+    place: Place, trained: Path
+) -> None:
+    projects.set_resources(place.root, "pretrain", num_nodes=2, min_nodes=2)
+    process = start(place, "pretrain")
+    wait_for(lambda: steps_done(place) > 5, 180)
+    victim = next(pid for pid, text in rank_processes().items() if "\nRANK=1" in text)
+    subprocess.run(["kill", "-9", str(victim)], check=True)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 75, said
+    assert "infra error" in said
+    again = start(place, "pretrain")
+    said, _ = again.communicate(timeout=280)
+    assert again.returncode == 0, said
+    assert "going on from checkpoint" in said
+    assert_near(place, trained)
+
+
+def test_an_elastic_training_begins_with_what_the_quota_has_and_grows_at_its_next_admission(
+    place: Place, trained: Path
+) -> None:
+    projects.set_resources(place.root, "pretrain", num_nodes=2, min_nodes=1)
+    occupy(place, "neighbour", "1", "research", 300)
+    process = start(place, "pretrain")
+    wait_for(lambda: steps_done(place) > 3, 120)
+    assert job_of(place)["spec"]["parallelism"] == len(rank_processes()) == 1
+    projects.kubectl("delete", "job", "neighbour", "-n", place.namespace)
+    readmit(place)
+    wait_for(lambda: len(rank_processes()) == 2, 120)
+    said, _ = process.communicate(timeout=280)
+    assert process.returncode == 0, said
+    assert job_of(place)["spec"]["parallelism"] == 2
+    assert said.count("going on from checkpoint") == 1
+    assert_near(place, trained)
+
+
+def job_of(place: Place) -> dict[str, Any]:
+    (job,) = [one for one in jobs(place) if one["metadata"]["name"].startswith("pretrain")]
+    return job
+
+
+def readmit(place: Place) -> None:
+    """Have Kueue evict the training's Workload and take it in again."""
+    uid = job_of(place)["metadata"]["uid"]
+    (workload,) = projects.get(
+        "workloads", "-n", place.namespace, "-l", f"kueue.x-k8s.io/job-uid={uid}"
+    )["items"]
+    for active in ("false", "true"):
+        projects.kubectl(
+            "patch", "workload", workload["metadata"]["name"], "-n", place.namespace,
+            "--type=merge", "-p", f'{{"spec":{{"active":{active}}}}}',
+        )  # fmt: skip
+        time.sleep(1)
+
+
+def rank_processes() -> dict[int, str]:
+    """The stage's processes below torchrun, with their environments."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            variables = (entry / "environ").read_bytes().replace(b"\0", b"\n").decode()
+        except OSError:
+            continue
+        is_rank = "-m tasks.pod pretrain" in command and "torch.distributed.run" not in command
+        if is_rank and "\nRANK=" in f"\n{variables}":
+            found[int(entry.name)] = variables
+    return found
