@@ -1,0 +1,105 @@
+"""`python -m tasks.nodes.controller`: judges the nodes, and with `--apply` acts on what it finds.
+
+One look at everything there is, whenever a node or a stage's pod changes and at least every
+`resync_s`. Killed at any moment, the next one goes on from the Nodes. Run one at a time (one
+replica, strategy Recreate): two would each have the breaker's room.
+"""
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.errors import InfraError, StageError
+from components.preflight.thresholds import SKUS, load_thresholds
+from components.redaction import redacted
+from tasks.nodes.acting import Controller
+from tasks.nodes.api import connect, errors_typed
+from tasks.nodes.names import STAGE_LABEL
+from tasks.nodes.policy import PATH, Policy, load_policy
+from tasks.nodes.watching import Mirror, Object
+
+if TYPE_CHECKING:
+    from kubernetes.client import CoreV1Api
+
+LOG = logging.getLogger("headrace.nodes")
+SETTLE_S = 0.5
+"""Between two looks: a rush of changes is one look."""
+RETRY_S = 5.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tasks.nodes.controller", description=__doc__)
+    parser.add_argument("--apply", action="store_true", help="act; else only say what it would do")
+    parser.add_argument("--selector", default="", help="only nodes with these labels; all if empty")
+    parser.add_argument("--policy", type=Path, default=PATH, help=f"default {PATH}")
+    parser.add_argument("--skus", type=Path, default=SKUS, help="the pre-check's thresholds")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    # Any moment is a good one to end at; but the first process of a container ignores a signal
+    # that it does not handle.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        policy = load_policy(arguments.policy)
+        skus = load_thresholds(arguments.skus).skus
+        hours = {name: sku.dear_hours for name, sku in skus.items()}
+        LOG.info("acts on nodes" if arguments.apply else "dry run: says what it would do, no more")
+        run(connect(), policy, hours, arguments.apply, arguments.selector, threading.Event())
+    except StageError as error:
+        print(redacted(error.line), file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def run(
+    api: "CoreV1Api",
+    policy: Policy,
+    dear_hours: Mapping[str, float],
+    apply: bool,
+    selector: str,
+    stop: threading.Event,
+) -> None:
+    """Until `stop`. Raises what waiting cannot mend: missing rights, a wrong address."""
+    changed = threading.Event()
+    resync_s = policy.controller.resync_s
+    nodes = Mirror(
+        api.list_node, resync_s=resync_s, stop=stop, changed=changed, label_selector=selector
+    )
+    pods = Mirror(
+        api.list_pod_for_all_namespaces,
+        resync_s=resync_s, stop=stop, changed=changed, label_selector=STAGE_LABEL,
+    )  # fmt: skip
+    nodes.start()
+    pods.start()
+    controller = Controller(api, policy, dear_hours, apply)
+    while not stop.is_set():
+        changed.wait(resync_s)
+        changed.clear()
+        with errors_typed("watching nodes and stage pods"):
+            listed = nodes.objects, pods.objects
+        if listed[0] is None or listed[1] is None:
+            continue
+        if _turn(controller, listed[0], listed[1], stop):
+            changed.set()
+        stop.wait(SETTLE_S)
+
+
+def _turn(
+    controller: Controller, nodes: Sequence[Object], pods: Sequence[Object], stop: threading.Event
+) -> bool:
+    """Whether to look again at once. A server that is away is waited for."""
+    try:
+        with errors_typed("acting on the nodes"):
+            return controller.turn(nodes, pods)
+    except InfraError as error:
+        LOG.warning("%s", error.message)
+        stop.wait(RETRY_S)
+        return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())
