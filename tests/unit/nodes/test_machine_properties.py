@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from tasks.nodes.effects import Tell
 from tasks.nodes.machine import step
+from tasks.nodes.names import STATES
 from tasks.nodes.observed import Observations
 from tasks.nodes.record import Record, from_json, to_json
 from tests.unit.nodes.builders import DAY, NOW, POD, POLICY, bad, failure, good, passed
@@ -20,7 +21,18 @@ ALLOWED = {
     "probation": {"healthy", "quarantined"},
     "retired": {"repairing"},
 }
-START = Record("healthy", NOW)
+STARTS = st.builds(
+    lambda state, repairs: Record(
+        state,
+        NOW,
+        cause="ecc",
+        incidents=(failure("pod:0", NOW - 9).incident,) if state == "suspect" else (),
+        repairs_at=(NOW - DAY,) * repairs,
+        repair_at=NOW if state == "repairing" else None,
+    ),
+    st.sampled_from(STATES),
+    st.sampled_from([0, POLICY.states.max_repairs]),
+)
 EXAMPLES = settings(max_examples=40)
 
 FAILURES = st.lists(
@@ -65,11 +77,10 @@ def played(scenes: list[Any]) -> list[tuple[int, Observations]]:
 
 
 @EXAMPLES
-@given(SCENES)
+@given(STARTS, SCENES)
 def test_only_the_transitions_of_the_diagram_happen_and_retirement_ends_by_a_reset(
-    scenes: list[Any],
+    record: Record, scenes: list[Any]
 ) -> None:
-    record = START
     for now, what in played(scenes):
         after, _ = step(record, what, now, POLICY)
         if after.state != record.state:
@@ -85,11 +96,10 @@ def test_only_the_transitions_of_the_diagram_happen_and_retirement_ends_by_a_res
 
 
 @EXAMPLES
-@given(SCENES)
+@given(STARTS, SCENES)
 def test_a_node_of_which_nothing_new_is_seen_comes_to_rest_and_has_nothing_to_tell(
-    scenes: list[Any],
+    record: Record, scenes: list[Any]
 ) -> None:
-    record = START
     for now, what in played(scenes):
         for _ in range(6):
             before = record
@@ -101,11 +111,11 @@ def test_a_node_of_which_nothing_new_is_seen_comes_to_rest_and_has_nothing_to_te
 
 
 @EXAMPLES
-@given(SCENES, st.sets(st.integers(0, 20)))
+@given(STARTS, SCENES, st.sets(st.integers(0, 20)))
 def test_a_controller_that_dies_between_any_two_steps_changes_nothing(
-    scenes: list[Any], deaths: set[int]
+    record: Record, scenes: list[Any], deaths: set[int]
 ) -> None:
-    record = revived = START
+    revived = record
     for index, (now, what) in enumerate(played(scenes)):
         if index in deaths:
             revived = from_json(to_json(revived))
@@ -115,9 +125,10 @@ def test_a_controller_that_dies_between_any_two_steps_changes_nothing(
 
 
 @settings(max_examples=10)
-@given(SCENES)
-def test_a_record_stays_far_below_what_annotations_may_take(scenes: list[Any]) -> None:
-    record = START
+@given(STARTS, SCENES)
+def test_a_record_stays_far_below_what_annotations_may_take(
+    record: Record, scenes: list[Any]
+) -> None:
     for now, what in played(scenes * 10):
         record, _ = step(record, what, now, POLICY)
     assert len(to_json(record)) < 32 * 1024
