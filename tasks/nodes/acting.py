@@ -3,18 +3,13 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from http import HTTPStatus
-from typing import TYPE_CHECKING
 
-from tasks.nodes import api as calls
+from tasks.cluster.api import Api, Away, Object, Refused
+from tasks.nodes import calls
 from tasks.nodes.effects import Evict, Tell
 from tasks.nodes.plan import Change, plan
 from tasks.nodes.policy import Policy
 from tasks.nodes.record import Record
-from tasks.nodes.watching import Object
-
-if TYPE_CHECKING:
-    from kubernetes.client import CoreV1Api
 
 LOG = logging.getLogger("headrace.nodes")
 COMPONENT = "headrace-node-controller"
@@ -32,7 +27,7 @@ class Controller:
 
     def __init__(
         self,
-        api: "CoreV1Api",
+        api: Api,
         policy: Policy,
         dear_hours: Mapping[str, float],
         apply: bool,
@@ -51,7 +46,8 @@ class Controller:
         """One step of each node. Whether another turn should follow at once.
 
         A node that has changed since it was listed is read and judged again, by itself: the others
-        would take a second step on the same list of pods.
+        would take a second step on the same list of pods. Raises Refused for missing rights, and
+        Away.
         """
         now = int(self._clock())
         latest = {str(node["metadata"]["name"]): node for node in nodes}
@@ -74,10 +70,13 @@ class Controller:
                     latest[name] = found
         return True
 
+    def _plan(self, latest: Mapping[str, Object], pods: Sequence[Object], now: int) -> list[Change]:
+        nodes = list(latest.values())
+        policy, hours = self._policy, self._dear_hours
+        return plan(nodes, pods, now, policy, hours, self._shadow, self._own_quarantines)
+
     def _done(self, change: Change, now: int, latest: dict[str, Object]) -> bool:
         """False if the node is not the one any more that was judged."""
-        from kubernetes.client import ApiException
-
         try:
             if not self._apply:
                 self._shadow[change.name] = change.after
@@ -87,19 +86,14 @@ class Controller:
                     self._own_quarantines.setdefault(change.name, []).append(now)
                 latest[change.name] = calls.patch_node(self._api, change.name, change.body)
             self._follow_up(change, now)
-        except ApiException as error:
-            if error.status in (HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND):
+        except Refused as no:
+            if no.status in (calls.CONFLICT, calls.GONE):
                 return False
-            if error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            if no.status in calls.NO_RIGHTS:
                 raise
             # One node's trouble must not keep the others waiting; it is judged again by and by.
-            LOG.warning("%s: the API server answers %s", change.name, calls.said(error))
+            LOG.warning("%s: %s (%s)", change.name, no.message, no.status)
         return True
-
-    def _plan(self, latest: Mapping[str, Object], pods: Sequence[Object], now: int) -> list[Change]:
-        nodes = list(latest.values())
-        policy, hours = self._policy, self._dear_hours
-        return plan(nodes, pods, now, policy, hours, self._shadow, self._own_quarantines)
 
     def _follow_up(self, change: Change, now: int) -> None:
         would = "" if self._apply else "dry run, would be: "
@@ -118,5 +112,9 @@ class Controller:
             would = "evicts" if self._apply else "dry run, would evict"
             LOG.info("%s: %s %s/%s", node, would, pod.namespace, pod.name)
             self._evicted.add(pod.uid)
-        if self._apply and not calls.evict(self._api, pod):
-            LOG.warning("%s/%s: a disruption budget forbids its eviction", pod.namespace, pod.name)
+        if not self._apply:
+            return
+        try:
+            calls.evict(self._api, pod)
+        except Away as away:  # a disruption budget, or the server: asked again at the next turn
+            LOG.warning("%s/%s is not evicted yet: %s", pod.namespace, pod.name, away)

@@ -12,19 +12,16 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from components.errors import InfraError, StageError
 from components.preflight.thresholds import SKUS, load_thresholds
 from components.redaction import redacted
+from tasks.cluster.api import NODES, Api, connect
+from tasks.cluster.watching import Watched
 from tasks.nodes.acting import Controller
-from tasks.nodes.api import connect, errors_typed
+from tasks.nodes.calls import ALL_PODS, errors_typed
 from tasks.nodes.names import STAGE_LABEL
 from tasks.nodes.policy import PATH, Policy, load_policy
-from tasks.nodes.watching import Mirror, Object
-
-if TYPE_CHECKING:
-    from kubernetes.client import CoreV1Api
 
 LOG = logging.getLogger("headrace.nodes")
 SETTLE_S = 0.5
@@ -56,45 +53,39 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(
-    api: "CoreV1Api",
+    api: Api,
     policy: Policy,
     dear_hours: Mapping[str, float],
     apply: bool,
     selector: str,
     stop: threading.Event,
 ) -> None:
-    """Until `stop`. Raises what waiting cannot mend: missing rights, a wrong address."""
+    """Until `stop`. Raises UserError for what waiting cannot mend: missing rights, a wrong address."""
     changed = threading.Event()
-    resync_s = policy.controller.resync_s
-    nodes = Mirror(
-        api.list_node, resync_s=resync_s, stop=stop, changed=changed, label_selector=selector
-    )
-    pods = Mirror(
-        api.list_pod_for_all_namespaces,
-        resync_s=resync_s, stop=stop, changed=changed, label_selector=STAGE_LABEL,
-    )  # fmt: skip
-    nodes.start()
-    pods.start()
     controller = Controller(api, policy, dear_hours, apply)
-    while not stop.is_set():
-        changed.wait(resync_s)
-        changed.clear()
-        with errors_typed("watching nodes and stage pods"):
-            listed = nodes.objects, pods.objects
-        if listed[0] is None or listed[1] is None:
-            continue
-        if _turn(controller, listed[0], listed[1], stop):
-            changed.set()
-        stop.wait(SETTLE_S)
+    with (
+        Watched(api, NODES, changed, labelSelector=selector) as nodes,
+        Watched(api, ALL_PODS, changed, labelSelector=STAGE_LABEL) as pods,
+    ):
+        while not stop.is_set():
+            changed.wait(policy.controller.resync_s)
+            changed.clear()
+            refusal = nodes.refusal or pods.refusal
+            if refusal is not None:
+                with errors_typed("watching nodes and stage pods"):
+                    raise refusal
+            if not (nodes.listed.is_set() and pods.listed.is_set()):
+                continue
+            if _turn(controller, nodes, pods, stop):
+                changed.set()
+            stop.wait(SETTLE_S)
 
 
-def _turn(
-    controller: Controller, nodes: Sequence[Object], pods: Sequence[Object], stop: threading.Event
-) -> bool:
+def _turn(controller: Controller, nodes: Watched, pods: Watched, stop: threading.Event) -> bool:
     """Whether to look again at once. A server that is away is waited for."""
     try:
         with errors_typed("acting on the nodes"):
-            return controller.turn(nodes, pods)
+            return controller.turn([*nodes.objects().values()], [*pods.objects().values()])
     except InfraError as error:
         LOG.warning("%s", error.message)
         stop.wait(RETRY_S)

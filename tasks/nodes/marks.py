@@ -38,7 +38,7 @@ def taints_of(record: Record) -> list[Taint]:
 
 
 def patch(node: Json, record: Record) -> dict[str, Any] | None:
-    """A strategic merge patch that only applies to this very version of the Node; None if all is so.
+    """A merge patch that only applies to this very version of the Node; None if all is so.
 
     The API takes the list of taints as a whole, so everybody else's are in it.
     """
