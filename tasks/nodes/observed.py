@@ -6,11 +6,12 @@ Pods and annotations are written by others: what cannot be read counts for what 
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from components.errors import DataError, NodeUnhealthy
-from components.preflight.report import DEAR_CHECKS, Finding, Report, from_json
+from components.preflight.report import Finding, Report, from_json
+from components.preflight.stamp import dear_until
 from components.preflight.thresholds import DEFAULT
 from tasks.nodes.instants import parsed
 from tasks.nodes.names import PREFLIGHT_CONTAINER, REPAIRED_ANNOTATION, RESET_ANNOTATION
@@ -90,15 +91,15 @@ def observe(
         at = parsed(ended["finishedAt"])
         if ended["exitCode"] == NodeUnhealthy.exit_code:
             failures.append(_pod_failure(pod, at, report))
-        elif ended["exitCode"] == 0 and report is not None and dear_ok(report):
-            passes.append(_dear_pass(report, at, dear_hours))
+        elif ended["exitCode"] == 0 and report is not None:
+            passes += _dear_passes(report, at, dear_hours)
     look = None
     if word is not None and now - word.report.at <= policy.agent.silent_after_s:
-        look = _look(word.report)
+        held = _dear_passes(word.report, int(word.report.at), dear_hours)
+        look = _look(word.report, bool(held))
+        passes += held
         if look.failing:
             failures.append(_agent_failure(word, policy.states.soft_repeat_s))
-        if look.dear_ok:
-            passes.append(_dear_pass(word.report, look.at, dear_hours))
     return Observations(
         failures=tuple(failures),
         dear_passes=tuple(passes),
@@ -110,15 +111,11 @@ def observe(
     )
 
 
-def dear_ok(report: Report) -> bool:
-    """Dear checks have run, and nothing failed or stayed open."""
-    passed = any(f.check in DEAR_CHECKS and f.status in ("ok", "warn") for f in report.findings)
-    return passed and report.verdict in ("ok", "warn")
-
-
-def _dear_pass(report: Report, at: int, dear_hours: Mapping[str, float]) -> DearPass:
+def _dear_passes(report: Report, at: int, dear_hours: Mapping[str, float]) -> list[DearPass]:
+    """One or none. Nobody's clock makes it last longer than from the time it was reported."""
     hours = dear_hours.get(report.sku, dear_hours[DEFAULT])
-    return DearPass(at, at + int(hours * 3600))
+    until = dear_until(replace(report, at=min(report.at, at)), hours)
+    return [] if until is None else [DearPass(at, int(until))]
 
 
 def slug(text: str) -> str:
@@ -183,13 +180,13 @@ def _pod_failure(pod: Json, at: int, report: Report | None) -> Failure:
     return Failure(Incident(identity, at, evidence[0].fatal, evidence[0].check), evidence)
 
 
-def _look(report: Report) -> Look:
+def _look(report: Report, is_dear: bool) -> Look:
     evidence = evidence_of(report.findings)
     return Look(
         at=int(report.at),
         ok=report.verdict in ("ok", "warn"),
         failing=bool(evidence),
-        dear_ok=dear_ok(report),
+        dear_ok=is_dear and report.verdict in ("ok", "warn"),
         cause=evidence[0].check if evidence else "",
     )
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from components.preflight.report import Finding, Report, to_json
+from components.preflight.stamp import VOUCHED_FOR
 from tasks.nodes.instants import rfc3339
 from tasks.nodes.names import POOL_LABEL, SAMPLES_ANNOTATION, STAGE_LABEL
 from tasks.nodes.observed import DearPass, Failure, Look, Observations, PodRef
@@ -50,7 +51,7 @@ def report(*findings: Finding, at: float = NOW, sku: str = "h100-sxm") -> Report
 OK = Finding("ecc", "ok")
 SOFT = Finding("disk_space", "fail", "98% used", value=98, limit=95.0, unit="%")
 FATAL = Finding("xid", "fail", "GPU 3: Xid 79", fatal=True, device=3, value=79)
-DEAR = Finding("matmul", "ok", "1 PFLOP/s")
+DEAR = tuple(Finding(check, "ok", "fast") for check in VOUCHED_FOR)
 
 
 def node(

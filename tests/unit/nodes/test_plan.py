@@ -120,7 +120,7 @@ EPISODES = st.lists(
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(EPISODES)
 def test_no_window_ever_sees_more_quarantines_than_the_breaker_allows(
     episodes: list[tuple[int, set[int], bool]],
