@@ -1,7 +1,8 @@
 """`python -m tasks.nodes.agent`: inspects its node all the time and reports a node condition.
 
 It judges nothing beyond that: the controller alone decides what a report means for the node. Needs
-NODE_NAME and NODE_IP in the environment; answers the pre-checks of the pods beside it there.
+NODE_NAME in the environment. Answers the pre-checks of the pods beside it on NODE_IP, or without
+one on all addresses of its own network: a pod's, to which a hostPort leads.
 """
 
 import argparse
@@ -173,7 +174,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        name, address = (_from_environment(key) for key in ("NODE_NAME", "NODE_IP"))
+        name, address = os.environ.get("NODE_NAME", ""), os.environ.get("NODE_IP", "")
+        if not name:
+            raise UserError("NODE_NAME is not set", "the DaemonSet of k8s/ sets it")
         policy = load_policy(arguments.policy)
         local = tuple(arguments.local or (Path(tempfile.gettempdir()),))
         source = Live(name, local, (), None, arguments.kernel_log)
@@ -182,21 +185,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             serve((address, AGENT_PORT), agent.stamp)
         except OSError as error:
             raise UserError(
-                f"{address}:{AGENT_PORT}: {error.strerror}",
-                "NODE_IP is the node's own address, and one agent runs on a node",
+                f"port {AGENT_PORT} of {address or 'all addresses'}: {error.strerror}",
+                "one agent runs on a node, and NODE_IP is that node's own address",
             ) from error
         run(agent, policy.agent.interval_s, threading.Event())
     except StageError as error:
         print(redacted(error.line), file=sys.stderr)
         return error.exit_code
     return 0
-
-
-def _from_environment(name: str) -> str:
-    value = os.environ.get(name, "")
-    if not value:
-        raise UserError(f"{name} is not set", "the DaemonSet of k8s/ sets it by the downward API")
-    return value
 
 
 if __name__ == "__main__":

@@ -4,14 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from components.errors import InfraError, UserError
-from tasks.cluster.api import NODES, Api, Away, Object, Refused
+from tasks.cluster.api import NODES, PODS, Api, Away, Object, Refused, namespace_of
 from tasks.nodes.effects import Tell
 from tasks.nodes.instants import rfc3339
 from tasks.nodes.names import STAGE_LABEL
 from tasks.nodes.observed import PodRef
 
-ALL_PODS = "/api/v1/pods"
-EVICTION = "/api/v1/namespaces/{namespace}/pods/{name}/eviction"
 EVENTS = "/api/v1/namespaces/default/events"
 """Where the Events about what has no namespace go."""
 GONE, CONFLICT = 404, 409
@@ -22,9 +20,8 @@ def list_nodes(api: Api, selector: str) -> list[Object]:
     return list(api.get(NODES, labelSelector=selector)["items"])
 
 
-def list_stage_pods(api: Api) -> list[Object]:
-    """Of all namespaces."""
-    return list(api.get(ALL_PODS, labelSelector=STAGE_LABEL)["items"])
+def list_stage_pods(api: Api, namespace: str) -> list[Object]:
+    return list(api.get(namespace_of(PODS, namespace), labelSelector=STAGE_LABEL)["items"])
 
 
 def read_node(api: Api, name: str) -> Object:
@@ -64,7 +61,7 @@ def evict(api: Api, pod: PodRef) -> None:
         "deleteOptions": {"preconditions": {"uid": pod.uid}},
     }
     try:
-        api.create(EVICTION.format(namespace=pod.namespace, name=pod.name), body)
+        api.create(f"{namespace_of(PODS, pod.namespace, pod.name)}/eviction", body)
     except Refused as no:
         if no.status not in (GONE, CONFLICT):
             raise

@@ -53,11 +53,13 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def show(api: "Api", arguments: argparse.Namespace) -> int:
+    from tasks.config import load_settings
     from tasks.nodes import calls
     from tasks.nodes.listing import rows
 
     nodes = calls.list_nodes(api, arguments.selector)
-    listed = rows(nodes, calls.list_stage_pods(api), int(time.time()))
+    pods = calls.list_stage_pods(api, load_settings().namespace)
+    listed = rows(nodes, pods, int(time.time()))
     if arguments.history:
         listed = [_named(listed, arguments.history)]
     if arguments.json:

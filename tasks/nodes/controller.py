@@ -1,7 +1,7 @@
 """`python -m tasks.nodes.controller`: judges the nodes, and with `--apply` acts on what it finds.
 
-One look at everything there is, whenever a node or a stage's pod changes and at least every
-`resync_s`. Killed at any moment, the next one goes on from the Nodes. Run one at a time (one
+One look at everything there is, whenever a node or a stage's pod (of HEADRACE_NAMESPACE) changes and
+at least every `resync_s`. Killed at any moment, the next one goes on from the Nodes. Run one at a time (one
 replica, strategy Recreate): two would each have the breaker's room.
 """
 
@@ -16,10 +16,11 @@ from pathlib import Path
 from components.errors import InfraError, StageError
 from components.preflight.thresholds import SKUS, load_thresholds
 from components.redaction import redacted
-from tasks.cluster.api import NODES, Api, connect
+from tasks.cluster.api import NODES, PODS, Api, connect, namespace_of
 from tasks.cluster.watching import Watched
+from tasks.config import load_settings
 from tasks.nodes.acting import Controller
-from tasks.nodes.calls import ALL_PODS, errors_typed
+from tasks.nodes.calls import errors_typed
 from tasks.nodes.names import STAGE_LABEL
 from tasks.nodes.policy import PATH, Policy, load_policy
 
@@ -45,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         skus = load_thresholds(arguments.skus).skus
         hours = {name: sku.dear_hours for name, sku in skus.items()}
         LOG.info("acts on nodes" if arguments.apply else "dry run: says what it would do, no more")
-        run(connect(), policy, hours, arguments.apply, arguments.selector, threading.Event())
+        namespace = load_settings().namespace
+        apply, selector = arguments.apply, arguments.selector
+        run(connect(), policy, hours, apply, selector, namespace, threading.Event())
     except StageError as error:
         print(redacted(error.line), file=sys.stderr)
         return error.exit_code
@@ -58,6 +61,7 @@ def run(
     dear_hours: Mapping[str, float],
     apply: bool,
     selector: str,
+    namespace: str,
     stop: threading.Event,
 ) -> None:
     """Until `stop`. Raises UserError for what waiting cannot mend: missing rights, a wrong address."""
@@ -65,7 +69,7 @@ def run(
     controller = Controller(api, policy, dear_hours, apply)
     with (
         Watched(api, NODES, changed, labelSelector=selector) as nodes,
-        Watched(api, ALL_PODS, changed, labelSelector=STAGE_LABEL) as pods,
+        Watched(api, namespace_of(PODS, namespace), changed, labelSelector=STAGE_LABEL) as pods,
     ):
         while not stop.is_set():
             changed.wait(policy.controller.resync_s)
