@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from tasks.nodes.instants import span
 from tasks.nodes.observed import PodRef
 from tasks.nodes.policy import Breaker
 from tasks.nodes.record import Record
@@ -60,7 +61,7 @@ def _held(record: Record, breaker: Breaker) -> str:
     return (
         f"not quarantined, though {record.incidents[-1].cause} failed: the breaker lets at most "
         f"max({breaker.at_least}, {breaker.max_fraction:.0%}) of a pool's nodes go within "
-        f"{breaker.window_s / 60:g} min; so many failures at once want a person"
+        f"{span(breaker.window_s)}; so many failures at once want a person"
     )
 
 

@@ -35,13 +35,13 @@ def _with_failure(record: Record, failure: Failure, now: int) -> Record:
 
 
 def _with_pass(record: Record, seen: Observations, now: int) -> Record:
-    """The newest pass counts if nothing has failed since."""
+    """The newest pass counts if nothing has failed since; one right after a repair counts."""
     newest = max(seen.dear_passes, key=lambda it: it.at, default=None)
     if newest is None:
         return record
     passed_at = min(newest.at, now)
     failed_at = max((incident.at for incident in record.incidents), default=0)
-    if passed_at <= max(record.dear_passed_at, record.horizon_at, failed_at):
+    if passed_at < record.horizon_at or passed_at <= max(record.dear_passed_at, failed_at):
         return record
     return replace(record, dear_passed_at=passed_at, dear_ok_until=newest.until)
 

@@ -20,6 +20,14 @@ def parsed(text: str) -> int:
     return int(instant.timestamp())
 
 
+def span(seconds: int) -> str:
+    """In the largest unit that it is a whole number of: `7 days`, `24 h`, `10 min`, `90 s`."""
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if (seconds >= 2 * size and seconds % size == 0) or seconds == size != 86400:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
 def _validated(value: Any) -> Any:
     return parsed(value) if isinstance(value, str) else value
 

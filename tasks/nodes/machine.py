@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from tasks.nodes.effects import Effect, effects_of
 from tasks.nodes.incidents import cleared, taken_up
+from tasks.nodes.instants import span
 from tasks.nodes.names import State
 from tasks.nodes.observed import Observations
 from tasks.nodes.policy import Policy
@@ -70,8 +71,8 @@ def _why_quarantine(record: Record, now: int, policy: Policy) -> str:
     since = now - policy.states.soft_window_s
     recent = [incident.cause for incident in record.incidents if incident.at > since]
     if len(recent) >= policy.states.soft_fails_to_quarantine:
-        hours = policy.states.soft_window_s / 3600
-        return f"{len(recent)} failures within {hours:g} h, the last: {recent[-1]}"
+        window = span(policy.states.soft_window_s)
+        return f"{len(recent)} failures within {window}, the last: {recent[-1]}"
     return ""
 
 
@@ -81,8 +82,8 @@ def _quarantined(record: Record, seen: Observations, now: int, policy: Policy) -
     if not seen.stage_pods:
         return _to(record, "draining", now, "no stage runs there")
     if now - record.since_at >= policy.states.drain_after_s:
-        hours = policy.states.drain_after_s / 3600
-        return _to(record, "draining", now, f"its pods have had {hours:g} h to end")
+        waited = span(policy.states.drain_after_s)
+        return _to(record, "draining", now, f"its pods have had {waited} to end")
     return record
 
 
@@ -92,10 +93,8 @@ def _draining(record: Record, seen: Observations, now: int, policy: Policy) -> R
     since = now - policy.states.repair_window_s
     num_repairs = sum(at > since for at in record.repairs_at)
     if num_repairs >= policy.states.max_repairs:
-        days = policy.states.repair_window_s / 86400
-        return _to(
-            record, "retired", now, f"{num_repairs} repairs within {days:g} days did not last"
-        )
+        window = span(policy.states.repair_window_s)
+        return _to(record, "retired", now, f"{num_repairs} repairs within {window} did not last")
     return _to(record, "repairing", now, f"drained; {record.cause} awaits a repair")
 
 
@@ -129,8 +128,8 @@ def _probation(record: Record, seen: Observations, now: int, policy: Policy) -> 
     record = _held(record, False, now)
     is_over = now - record.since_at >= policy.states.probation_s
     if is_over and seen.report is not None and seen.report.ok:
-        hours = policy.states.probation_s / 3600
-        return _to(record, "healthy", now, f"{hours:g} h of probation without a failure")
+        lasted = span(policy.states.probation_s)
+        return _to(record, "healthy", now, f"{lasted} of probation without a failure")
     return record
 
 
