@@ -262,6 +262,8 @@ def pool(api: Api, name: str, folder: Path) -> Iterator[Pool]:
         for role, rules in RIGHTS.items():
             _grant(api, name, role, rules)
             _write_kubeconfig(api, name, role, made.kubeconfig(role))
+        accounts = f"/api/v1/namespaces/{name}/serviceaccounts"
+        wait_for(lambda: len(api.get(accounts)["items"]) == len(RIGHTS) + 1, "the pods' account")
         yield made
     finally:
         for found in made.nodes():

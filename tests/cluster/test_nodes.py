@@ -224,18 +224,21 @@ def test_a_node_that_others_write_all_the_time_is_judged_all_the_same(
         nonlocal written
         while not stop.is_set():
             body = {"metadata": {"annotations": {"example.org/count": str(written)}}}
-            connect().patch(f"{NODES}/{name(nodes, 0)}", body)
+            api.patch(f"{NODES}/{name(nodes, 0)}", body)
             written += 1
+            time.sleep(0.02)
 
     writer = threading.Thread(target=write, daemon=True)
     with nodes.controller(nodes.policy(), "--apply"):
         wait_for(lambda: state(nodes) == "healthy", "the label")
         writer.start()
-        nodes.create_pod("p0", name(nodes, 0))
-        nodes.end_preflight("p0", 69, report(FATAL))
-        wait_for(lambda: state(nodes) == "repairing", "the node to be drained")
-        stop.set()
-        writer.join()
+        try:
+            nodes.create_pod("p0", name(nodes, 0))
+            nodes.end_preflight("p0", 69, report(FATAL))
+            wait_for(lambda: state(nodes) == "repairing", "the node to be drained")
+        finally:
+            stop.set()
+            writer.join()
     assert written > 20
     annotations = nodes.node(name(nodes, 0))["metadata"]["annotations"]
     assert annotations["example.org/count"] == str(written - 1)
@@ -267,7 +270,7 @@ def test_the_agent_reports_its_node_and_answers_pods(nodes: Pool) -> None:
 
 def test_a_retired_node_comes_back_by_a_persons_reset_alone(nodes: Pool) -> None:
     nodes.create_nodes([name(nodes, 0)])
-    policy = nodes.policy(states={"max_repairs": 1, "repair_window_s": 3600})
+    policy = nodes.policy(states={"max_repairs": 1}, breaker={"window_s": 1})
     agent = Agent(
         nodes.api, name(nodes, 0), Healthy(name(nodes, 0)), load_thresholds(), load_policy(policy)
     )
