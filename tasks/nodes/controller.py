@@ -10,6 +10,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -80,9 +81,11 @@ def run(
                     raise refusal
             if not (nodes.listed.is_set() and pods.listed.is_set()):
                 continue
+            began = time.monotonic()
             if _turn(controller, nodes, pods, stop):
                 changed.set()
-            stop.wait(SETTLE_S)
+            # With thousands of nodes a look takes a second: it may not take a whole core.
+            stop.wait(max(SETTLE_S, time.monotonic() - began))
 
 
 def _turn(controller: Controller, nodes: Watched, pods: Watched, stop: threading.Event) -> bool:
