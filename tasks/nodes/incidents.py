@@ -15,15 +15,16 @@ def taken_up(record: Record, seen: Observations, now: int, policy: States) -> Re
 
 
 def cleared(record: Record, now: int) -> Record:
-    """All that has failed until now is dealt with; so is what was seen, but not yet reported."""
-    return replace(record, incidents=(), horizon_at=max(record.horizon_at, now), held_since_at=None)
+    """All that has failed until now is dealt with; what fails from this second on is new."""
+    horizon_at = max(now, *(incident.at + 1 for incident in record.incidents), record.horizon_at)
+    return replace(record, incidents=(), horizon_at=horizon_at, held_since_at=None)
 
 
 def _with_failure(record: Record, failure: Failure, now: int) -> Record:
     """A clock that runs ahead must not let a failure count longer than others: it is taken as now's."""
     incident = replace(failure.incident, at=min(failure.incident.at, now))
     known = {other.id for other in record.incidents}
-    if incident.id in known or incident.at <= record.horizon_at:
+    if incident.id in known or incident.at < record.horizon_at:
         return record
     is_answered = not incident.fatal and incident.at <= record.dear_passed_at
     return replace(
@@ -55,14 +56,11 @@ def _pruned(record: Record, now: int, policy: States) -> Record:
         if incident in open_ones or incident.at > now - policy.soft_window_s
     ]
     kept = sorted(kept, key=lambda it: (it.fatal, it.at, it.id))[-MAX_INCIDENTS:]
-    dropped_at = [incident.at for incident in record.incidents if incident not in kept]
-    if not dropped_at:
+    dropped = [incident for incident in record.incidents if incident not in kept]
+    if not dropped:
         return record
-    return replace(
-        record,
-        incidents=_ordered(kept),
-        horizon_at=max(record.horizon_at, *dropped_at),
-    )
+    horizon_at = max(record.horizon_at, *(incident.at + 1 for incident in dropped))
+    return replace(record, incidents=_ordered(kept), horizon_at=horizon_at)
 
 
 def _ordered(incidents: list[Incident]) -> tuple[Incident, ...]:

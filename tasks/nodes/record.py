@@ -96,7 +96,7 @@ class Record:
     incidents: tuple[Incident, ...] = ()
     """Those that still count, oldest first."""
     horizon_at: Instant = 0
-    """An incident of then or before, if it is not among `incidents`, has been dealt with."""
+    """An incident before then, if it is not among `incidents`, has been dealt with."""
     quarantines_at: tuple[Instant, ...] = ()
     repairs_at: tuple[Instant, ...] = ()
     dear_passed_at: Instant = 0

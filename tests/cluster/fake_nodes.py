@@ -1,46 +1,30 @@
-"""Fake nodes (kwok's) in a pool of their own, stage pods on them, and the programs that judge them.
-
-The controller and the agent run as processes with exactly the rights stated here.
-"""
+"""Fake nodes (kwok's) in a pool of their own, stage pods on them, and the programs that judge them."""
 
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from components.preflight.live import Live
+from components.preflight.readings import ClockReading, KernelLogReading, Readings
 from components.preflight.report import Report, to_json
 from tasks.cluster.api import NODES, PODS, Api, Object, Refused, namespace_of
 from tasks.nodes.instants import rfc3339
-from tasks.nodes.names import HEALTH_ANNOTATION, POOL_LABEL, STAGE_LABEL, STATE_LABEL
+from tasks.nodes.names import HEALTH_ANNOTATION, OUR_TAINTS, POOL_LABEL, STAGE_LABEL, STATE_LABEL
 from tasks.nodes.record import Record, from_json
+from tests.cluster.node_programs import RIGHTS, Started, grant, wait_for, write_kubeconfig
 
 ROOT = Path(__file__).resolve().parents[2]
 KWOK = {"key": "kwok.x-k8s.io/node", "value": "fake", "effect": "NoSchedule"}
 """Keeps everybody else's pods away."""
-RIGHTS = {
-    "controller": [
-        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch", "patch"]},
-        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
-        {"apiGroups": [""], "resources": ["pods/eviction"], "verbs": ["create"]},
-        {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]},
-    ],
-    "agent": [
-        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]},
-        {"apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"]},
-    ],
-    "person": [
-        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "patch"]},
-        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
-    ],
-}
 
 
 @dataclass(frozen=True)
@@ -73,11 +57,13 @@ class Pool:
     def states(self) -> list[str]:
         return [item["metadata"]["labels"].get(STATE_LABEL, "") for item in self.nodes()]
 
+    def state(self, name: str) -> str:
+        return str(self.node(name)["metadata"]["labels"].get(STATE_LABEL, ""))
+
     def taints(self, name: str) -> list[tuple[str, str, str]]:
+        """Headrace's own."""
         found = self.node(name)["spec"].get("taints") or []
-        return [
-            (t["key"], t.get("value", ""), t["effect"]) for t in found if t["key"] != KWOK["key"]
-        ]
+        return [(t["key"], t["value"], t["effect"]) for t in found if t["key"] in OUR_TAINTS]
 
     def create_pod(self, name: str, node_name: str = "", **spec: Any) -> None:
         body = pod(name, self.name, node_name, **spec)
@@ -182,41 +168,6 @@ class Pool:
         )  # fmt: skip
 
 
-class Started:
-    """A program that can be killed and started again."""
-
-    def __init__(self, command: list[str], environment: dict[str, str], log: str) -> None:
-        self._command, self._environment, self._log = command, environment, log
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with Path(self._log).open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command, env=self._environment, stdout=log, stderr=log
-            )
-
-    def kill(self) -> None:
-        """As a node that loses power would."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
-
-    @property
-    def exit_code(self) -> int | None:
-        assert self._process is not None
-        return self._process.poll()
-
-    def said(self) -> str:
-        return Path(self._log).read_text()
-
-
-def wait_for(is_so: Callable[[], object], what: str, timeout_s: float = 40) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < deadline, f"waited {timeout_s:g} s for {what}"
-        time.sleep(0.1)
-
-
 def node(name: str, pool: str) -> Object:
     size = {"cpu": "8", "memory": "32Gi", "pods": "20"}
     return {
@@ -260,8 +211,8 @@ def pool(api: Api, name: str, folder: Path) -> Iterator[Pool]:
     made = Pool(api, name, folder)
     try:
         for role, rules in RIGHTS.items():
-            _grant(api, name, role, rules)
-            _write_kubeconfig(api, name, role, made.kubeconfig(role))
+            grant(api, name, role, rules)
+            write_kubeconfig(api, name, role, made.kubeconfig(role))
         accounts = f"/api/v1/namespaces/{name}/serviceaccounts"
         wait_for(lambda: len(api.get(accounts)["items"]) == len(RIGHTS) + 1, "the pods' account")
         yield made
@@ -274,35 +225,6 @@ def pool(api: Api, name: str, folder: Path) -> Iterator[Pool]:
         api.delete(f"/api/v1/namespaces/{name}")
 
 
-def _grant(api: Api, name: str, role: str, rules: list[dict[str, Any]]) -> None:
-    group = "rbac.authorization.k8s.io"
-    api.create(f"/api/v1/namespaces/{name}/serviceaccounts", {"metadata": {"name": role}})
-    subject = {"kind": "ServiceAccount", "name": role, "namespace": name}
-    api.create(
-        f"/apis/{group}/v1/clusterroles", {"metadata": {"name": f"{name}-{role}"}, "rules": rules}
-    )
-    api.create(
-        f"/apis/{group}/v1/clusterrolebindings",
-        {
-            "metadata": {"name": f"{name}-{role}"},
-            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": f"{name}-{role}"},
-            "subjects": [subject],
-        },
-    )
-
-
-def _write_kubeconfig(api: Api, namespace: str, role: str, path: Path) -> None:
-    token = api.create(
-        f"/api/v1/namespaces/{namespace}/serviceaccounts/{role}/token",
-        {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}},
-    )["status"]["token"]
-    body = yaml.safe_load(Path(os.environ["KUBECONFIG"]).read_text())
-    for user in body["users"]:
-        user["user"] = {"token": token}
-    path.write_text(yaml.safe_dump(body))
-    path.chmod(0o600)
-
-
 def _is_ready(found: Object) -> bool:
     conditions = found.get("status", {}).get("conditions") or []
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
@@ -310,3 +232,18 @@ def _is_ready(found: Object) -> bool:
 
 def _is_running(found: Object | None) -> bool:
     return found is not None and found.get("status", {}).get("phase") == "Running"
+
+
+class Healthy:
+    """A source of readings of a well node without GPUs, at the present time; measures this machine."""
+
+    def __init__(self, name: str) -> None:
+        log, clock = KernelLogReading((), 1.0), ClockReading(True, 0.0)
+        self._still = Readings(name, 0.0, (), None, (), (), clock, log, None, None)
+
+    def read(self) -> Readings:
+        return replace(self._still, at=time.time())
+
+    def measure(self, readings: Readings, sku: object, checks: object) -> object:
+        live = Live(readings.node, (Path("/tmp"),), ())
+        return live.measure(readings, sku, checks)  # type: ignore[arg-type]

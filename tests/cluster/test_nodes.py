@@ -1,26 +1,24 @@
 """The node controller and the node agent on a real cluster, with fake nodes."""
 
-import json
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from components.preflight.readings import ClockReading, KernelLogReading, Readings
 from components.preflight.report import Finding, Report
 from components.preflight.stamp import VOUCHED_FOR, ask_stamp
 from components.preflight.thresholds import load_thresholds
 from tasks.cluster.api import NODES, Api, connect
 from tasks.nodes.agent import Agent
-from tasks.nodes.names import CONDITION, STATE_LABEL
+from tasks.nodes.names import CONDITION
 from tasks.nodes.policy import load_policy
 from tasks.nodes.ring import read_word
-from tests.cluster.fake_nodes import Pool, pool, wait_for
+from tests.cluster.fake_nodes import Healthy, Pool, pool
+from tests.cluster.node_programs import wait_for
 
 FATAL = Finding("xid", "fail", "GPU 3: Xid 79, fallen off the bus", fatal=True, device=3, value=79)
 SOFT = Finding("disk_space", "fail", "/tmp: 98% used", value=98.0, limit=95.0, unit="%")
@@ -47,8 +45,8 @@ def name(where: Pool, index: int) -> str:
     return f"{where.name}-{index:03d}"
 
 
-def state(where: Pool, index: int = 0) -> str:
-    return where.node(name(where, index))["metadata"]["labels"].get(STATE_LABEL, "")
+def state(where: Pool) -> str:
+    return where.state(name(where, 0))
 
 
 def test_a_failed_pre_check_taints_its_node_and_the_next_attempt_lands_elsewhere(
@@ -266,60 +264,3 @@ def test_the_agent_reports_its_node_and_answers_pods(nodes: Pool) -> None:
     assert word is not None
     assert len(word.samples) == 1
     assert abs(word.report.at - time.time()) < 60
-
-
-def test_a_retired_node_comes_back_by_a_persons_reset_alone(nodes: Pool) -> None:
-    nodes.create_nodes([name(nodes, 0)])
-    policy = nodes.policy(states={"max_repairs": 1}, breaker={"window_s": 1})
-    agent = Agent(
-        nodes.api, name(nodes, 0), Healthy(name(nodes, 0)), load_thresholds(), load_policy(policy)
-    )
-    with nodes.controller(policy, "--apply"):
-        nodes.create_pod("p0", name(nodes, 0))
-        nodes.end_preflight("p0", 69, report(FATAL))
-        wait_for(lambda: state(nodes) == "repairing", "the drain")
-        refused = nodes.person("reset", name(nodes, 0), "--why", "please")
-        assert refused.returncode == 1
-        assert "is repairing; this is for nodes that are retired or suspect" in refused.stderr
-        nodes.person("repaired", name(nodes, 0))
-        wait_for(lambda: nodes.record(name(nodes, 0)).repairs_at, "the repair's record")  # type: ignore[union-attr]
-        agent.look()
-        wait_for(lambda: state(nodes) == "probation", "probation")
-        nodes.create_pod("p1", name(nodes, 0), tolerations=[PROBATION])
-        nodes.end_preflight("p1", 69, report(FATAL))
-        wait_for(lambda: state(nodes) == "retired", "retirement")
-        assert nodes.person("reset", name(nodes, 0), "--why", "new mainboard").returncode == 0
-        wait_for(lambda: state(nodes) == "repairing", "the reset")
-        assert "new mainboard" in nodes.record(name(nodes, 0)).reason  # type: ignore[union-attr]
-        agent.look()
-        wait_for(lambda: state(nodes) == "probation", "probation again")
-    body = json.loads(nodes.person("--json").stdout)
-    assert [(row["node"], row["state"]) for row in body] == [(name(nodes, 0), "probation")]
-
-
-def test_missing_rights_are_one_line_and_the_end(nodes: Pool) -> None:
-    with nodes.controller(nodes.policy()) as controller:
-        pass
-    nodes.kubeconfig("controller").write_text(nodes.kubeconfig("agent").read_text())
-    with nodes.controller(nodes.policy()) as controller:
-        wait_for(lambda: controller.exit_code is not None, "the end")
-        assert controller.exit_code == 64
-    [line] = [line for line in controller.said().splitlines() if "user error" in line]
-    assert "nodes is forbidden" in line or "pods is forbidden" in line
-
-
-class Healthy:
-    """A source of readings of a well node without GPUs, at the present time; measures this machine."""
-
-    def __init__(self, name: str) -> None:
-        log, clock = KernelLogReading((), 1.0), ClockReading(True, 0.0)
-        self._still = Readings(name, 0.0, (), None, (), (), clock, log, None, None)
-
-    def read(self) -> Readings:
-        return replace(self._still, at=time.time())
-
-    def measure(self, readings: Readings, sku: object, checks: object) -> object:
-        from components.preflight.live import Live
-
-        live = Live(readings.node, (Path("/tmp"),), ())
-        return live.measure(readings, sku, checks)  # type: ignore[arg-type]

@@ -243,3 +243,18 @@ def test_a_node_that_the_breaker_holds_is_suspect_and_says_so_once() -> None:
 def test_a_stage_that_turns_up_on_a_node_under_repair_is_evicted() -> None:
     node = settled(FRESH, seen(FATAL))
     assert step(node, seen(FATAL, stage_pods=(POD,)), NOW, POLICY)[1] == (Evict(POD),)
+
+
+def test_a_failure_in_the_second_in_which_probation_begins_counts() -> None:
+    node = on_probation()
+    after, _ = step(node, seen(failure("pod:9", node.since_at)), node.since_at, POLICY)
+    assert after.state == "quarantined"
+
+
+def test_a_failure_that_was_dealt_with_stays_so_though_its_pod_is_still_there() -> None:
+    node = settled(on_probation(), seen(failure("pod:9", NOW + 5)), NOW + 5)
+    still_there = seen(failure("pod:9", NOW + 5), repaired="r2")
+    node = settled(node, still_there, NOW + 5)
+    assert (node.state, node.incidents) == ("repairing", ())
+    node = settled(node, seen(*still_there.failures, repaired="r2", report=good(NOW + 6)), NOW + 6)
+    assert node.state == "probation"
