@@ -1,0 +1,152 @@
+"""What the agent writes on its Node, and what it answers to pods."""
+
+import http.client
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from components.preflight.readings import ClockReading, GpuReading, KernelLogReading, Readings
+from components.preflight.report import Finding
+from components.preflight.stamp import Stamp, ask_stamp
+from tasks.nodes.condition import condition, essence, status_patch
+from tasks.nodes.names import CONDITION, SAMPLES_ANNOTATION
+from tasks.nodes.ring import read_word, word_json
+from tasks.nodes.risk import Sample
+from tasks.nodes.sampling import merged, sample_of
+from tasks.nodes.stamp_server import serve
+from tests.unit.nodes.builders import FATAL, NOW, OK, POLICY, SOFT, node, report, word
+
+READY = {"type": "Ready", "status": "True"}
+
+
+def readings(*gpus: GpuReading) -> Readings:
+    log = KernelLogReading((), 1.0)
+    return Readings("a", NOW + 0.5, gpus, None, (), (), ClockReading(True, 0.0), log, None, None)
+
+
+def gpu(index: int, **values: object) -> GpuReading:
+    return replace(GpuReading(index, "NVIDIA H100 80GB HBM3", "GPU-0", "0000:3b:00"), **values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("findings", "status", "reason", "message"),
+    [
+        ([OK, SOFT, FATAL], "False", "FatalCheckFailed", "GPU 3: Xid 79; 98% used"),
+        ([SOFT], "False", "CheckFailed", "98% used"),
+        ([Finding("disk_space", "inconclusive", "full")], "Unknown", "ChecksInconclusive", "full"),
+        ([OK, Finding("clocks", "warn", "hot")], "True", "ChecksPass", "hot"),
+        ([OK, OK], "True", "ChecksPass", "2 checks pass"),
+    ],
+)
+def test_a_report_becomes_a_condition(
+    findings: list[Finding], status: str, reason: str, message: str
+) -> None:
+    assert condition(report(*findings), NOW, None) == {
+        "type": CONDITION,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "lastHeartbeatTime": "2027-01-15T08:00:00Z",
+        "lastTransitionTime": "2027-01-15T08:00:00Z",
+    }
+
+
+def test_a_condition_keeps_the_instant_of_its_last_change() -> None:
+    before = condition(report(OK), NOW, None)
+    assert condition(report(OK), NOW + 60, before)["lastTransitionTime"] == "2027-01-15T08:00:00Z"
+    changed = condition(report(SOFT), NOW + 60, before)
+    assert changed["lastTransitionTime"] == "2027-01-15T08:01:00Z"
+
+
+def test_a_patch_of_the_status_names_the_version_and_keeps_other_conditions() -> None:
+    there = node(version="41") | {"status": {"conditions": [{"type": CONDITION, "status": "True",
+                                                            "lastTransitionTime": "x"}, READY]}}  # fmt: skip
+    said = word(SOFT, samples=(Sample(NOW, 1),))
+    body = status_patch(there, said, NOW)
+    assert body["metadata"]["resourceVersion"] == "41"
+    assert [(c["type"], c["status"]) for c in body["status"]["conditions"]] == [
+        ("Ready", "True"),
+        (CONDITION, "False"),
+    ]
+    assert read_word(body["metadata"]["annotations"]) == said
+    assert set(body["metadata"]["annotations"]) == {SAMPLES_ANNOTATION}
+
+
+def test_figures_that_move_are_no_news_and_another_device_is() -> None:
+    warm = Finding("temperature", "ok", "60 C", value=60, device=1)
+    assert essence(report(warm, FATAL)) == essence(report(replace(warm, value=61), FATAL))
+    assert essence(report(FATAL)) != essence(report(replace(FATAL, device=4)))
+    assert essence(report(FATAL)) != essence(report(replace(FATAL, fatal=False)))
+
+
+def test_a_sample_has_the_sums_of_the_gpus_and_the_one_nearest_to_its_limit() -> None:
+    sampled = sample_of(
+        readings(
+            gpu(0, rows_remapped=1, temperature_c=60, slowdown_c=90, clock_event_reasons=0x4),
+            gpu(1, rows_remapped=2, temperature_c=55, slowdown_c=80, clock_event_reasons=0x40),
+            gpu(2, temperature_c=40, slowdown_c=90, memory_temperature_c=80, memory_max_c=95),
+            gpu(3, lost="fell off the bus"),
+        ),
+        17,
+    )
+    assert sampled == Sample(NOW, 17, 3, 80.0, 95.0, 1.0)
+
+
+def test_a_node_without_gpus_has_an_empty_sample() -> None:
+    assert sample_of(readings(), None) == Sample(NOW)
+
+
+def test_several_looks_make_one_sample_of_the_newest_counters_and_the_worst_heat() -> None:
+    looks = [
+        Sample(NOW, 5, 1, 80.0, 90.0, 1.0),
+        Sample(NOW + 60, 6, 1, 70.0, 75.0, 0.0),
+        Sample(NOW + 120, 9, 2, 60.0, 90.0, 0.0),
+    ]
+    assert merged(looks) == Sample(NOW + 120, 9, 2, 70.0, 75.0, 0.333)
+    assert merged([Sample(NOW)]) == Sample(NOW)
+
+
+STAMPS: list[int | None] = [None]
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    server = serve(("127.0.0.1", 0), lambda: STAMPS[0])
+    yield server.server_address[1]
+    server.shutdown()
+
+
+def test_the_pre_check_reads_the_stamp_that_the_agent_serves(port: int) -> None:
+    STAMPS[0] = None
+    assert ask_stamp("127.0.0.1", port) == Stamp(None)
+    STAMPS[0] = NOW
+    assert ask_stamp("127.0.0.1", port) == Stamp(float(NOW))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/healthz", 200),
+        ("GET", "/", 404),
+        ("GET", "/stamp/../etc/passwd", 404),
+        ("POST", "/stamp", 501),
+        ("PUT", "/stamp", 501),
+        ("DELETE", "/stamp", 501),
+    ],
+)
+def test_the_agent_answers_two_questions_and_no_other(
+    port: int, method: str, path: str, status: int
+) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection.request(method, path)
+    answer = connection.getresponse()
+    assert answer.status == status
+    assert answer.getheader("Server") == "headrace"
+    connection.close()
+
+
+def test_the_ring_of_all_samples_stays_a_small_part_of_what_annotations_may_take() -> None:
+    full = Sample(NOW, 10**6, 512, 85.0, 105.0, 0.333)
+    said = word(*[FATAL] * 9, samples=(full,) * POLICY.agent.max_samples)
+    assert len(word_json(said)) < 24 * 1024

@@ -1,0 +1,122 @@
+"""What `headrace nodes` shows."""
+
+import argparse
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from tasks.nodes.command import add_arguments
+from tasks.nodes.listing import history_lines, rows, table, why_no_node
+from tasks.nodes.names import HEALTH_ANNOTATION, POOL_LABEL, State
+from tasks.nodes.record import Evidence, Record, Risk, Transition, to_json
+from tests.unit.nodes.builders import NOW, node, pod
+
+
+def there(name: str, record: Record, pool: str = "h100") -> dict[str, object]:
+    return node(name, labels={POOL_LABEL: pool}, annotations={HEALTH_ANNOTATION: to_json(record)})
+
+
+SICK = Record(
+    "draining", NOW, reason="xid failed, which is fatal", cause="xid",
+    evidence=(Evidence("xid", "[red]Xid 79[/red]", True, 3, 79.0),),
+    risk=Risk(0.52, True, (("past_quarantines", 0.4),)),
+    history=(
+        Transition(NOW - 9, "healthy", "quarantined", "xid failed, which is fatal"),
+        Transition(NOW, "quarantined", "draining", "xid is fatal: nobody waits"),
+    ),
+)  # fmt: skip
+
+
+def test_nodes_are_listed_by_pool_and_name_with_the_pods_that_run_there() -> None:
+    listed = rows(
+        [there("b", SICK), there("a", Record("healthy", NOW)), node("c", labels={})],
+        [pod("p1", "b"), pod("p2", "b", phase="Failed"), pod("p3", "a")],
+        NOW,
+    )
+    assert [(row.pool, row.node, row.state) for row in listed] == [
+        ("cpu", "c", "healthy"),
+        ("h100", "a", "healthy"),
+        ("h100", "b", "draining"),
+    ]
+    assert [row.stage_pods for row in listed] == [(), ("team/p3",), ("team/p1",)]
+
+
+def test_the_table_shows_what_others_wrote_as_it_is() -> None:
+    record = Record("suspect", NOW, reason="[bold]ecc[/bold] failed once", held_since_at=NOW)
+    console = Console(file=io.StringIO(), width=200)
+    console.print(table(rows([there("a", record)], [], NOW)))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "suspect, held by the breaker" in shown
+    assert "[bold]ecc[/bold] failed once" in shown
+    assert "2027-01-15T08:00:00Z" in shown
+
+
+def test_the_history_of_a_node_has_its_evidence_and_its_risk() -> None:
+    [row] = rows([there("b", SICK)], [], NOW)
+    assert history_lines(row) == [
+        "2027-01-15T07:59:51Z  healthy -> quarantined: xid failed, which is fatal",
+        "2027-01-15T08:00:00Z  quarantined -> draining: xid is fatal: nobody waits",
+        "evidence: xid, GPU 3, fatal: [red]Xid 79[/red]",
+        "risk 0.52: past_quarantines 0.4",
+    ]
+    [calm] = rows([there("a", Record("healthy", NOW))], [], NOW)
+    assert history_lines(calm) == ["a has no history", "risk 0"]
+
+
+def test_a_row_is_json_with_all_there_is() -> None:
+    [row] = rows([there("b", SICK)], [pod("p1", "b")], NOW)
+    body = json.loads(json.dumps(row.as_json()))
+    assert (body["state"], body["risk"], body["stage_pods"]) == ("draining", 0.52, ["team/p1"])
+    assert body["history"][0]["to"] == "quarantined"
+    assert body["evidence"][0]["value"] == 79.0
+    assert body["dear_ok_until"] is None
+
+
+def test_a_pool_of_which_all_nodes_are_out_says_why() -> None:
+    def out(state: State, cause: str) -> Record:
+        return Record(state, NOW, cause=cause)
+
+    listed = rows(
+        [
+            there("a", out("repairing", "xid")),
+            there("b", out("repairing", "ecc")),
+            there("c", out("retired", "xid")),
+            there("d", Record("suspect", NOW), pool="h200"),
+        ],
+        [],
+        NOW,
+    )
+    assert why_no_node(listed, "h100") == (
+        "no node of the pool h100 takes Jobs: 2 repairing, 1 retired (ecc, xid); "
+        "`headrace nodes` says more"
+    )
+    assert why_no_node(listed, "h200") == ""
+    assert why_no_node(listed, "a100") == "there is no node in the pool a100"
+
+
+@pytest.mark.parametrize(
+    ("words", "verb"),
+    [
+        ([], None),
+        (["--history", "n1"], None),
+        (["--json", "--selector", "a=b"], None),
+        (["reset", "n1", "--why", "new mainboard"], "reset"),
+        (["repaired", "n1"], "repaired"),
+    ],
+)
+def test_the_command_line_has_a_list_and_two_verbs(words: list[str], verb: str | None) -> None:
+
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert parser.parse_args(words).nodes_verb == verb
+
+
+def test_a_reset_needs_a_reason(capsys: pytest.CaptureFixture[str]) -> None:
+
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["reset", "n1"])
+    assert "--why" in capsys.readouterr().err
