@@ -93,7 +93,9 @@ class Peer:
     address: str = ""
 
 
-def allowed(objects: Sequence[Object], source: Peer, target: Peer, protocol: str, port: int) -> bool:
+def allowed(
+    objects: Sequence[Object], source: Peer, target: Peer, protocol: str, port: int
+) -> bool:
     """Whether the policies let `source` open a connection: its namespace out, and the target's in."""
     policies = of_kind(objects, "NetworkPolicy")
     return _direction(policies, "Egress", source, target, protocol, port) and _direction(
@@ -141,7 +143,11 @@ def _any_peer(peers: list[Object] | None, home: str, other: Peer) -> bool:
             if namespaces is None
             else _selects(namespaces, {"kubernetes.io/metadata.name": other.namespace})
         )
-        if other.namespace and is_there and _selects(peer.get("podSelector", {}), dict(other.labels)):
+        if (
+            other.namespace
+            and is_there
+            and _selects(peer.get("podSelector", {}), dict(other.labels))
+        ):
             return True
     return False
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from kubernetes import client, config
 
 from tests.manifests import KUEUE, ROOT, Object, kubectl
 
@@ -30,6 +31,11 @@ def ask(*arguments: str, stdin: object = None) -> str:
     done = _run(arguments, stdin)
     assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
     return done.stdout
+
+
+def answer(*arguments: str) -> str:
+    """What kubectl prints, whether or not it is content: empty if it only complains."""
+    return _run(arguments, None).stdout.strip()
 
 
 def get(*arguments: str) -> Any:
@@ -54,6 +60,21 @@ def apply_dev() -> None:
     VOLUME.mkdir(exist_ok=True)
     os.chown(VOLUME, UID, UID)
     ask("apply", "--server-side", "--force-conflicts", "-k", str(ROOT / "k8s" / "overlays" / "dev"))
+
+
+def call(
+    method: str, path: str, body: object = None, *, dry_run: bool = False, **headers: str
+) -> Object:
+    """The API server's answer, also a refusal, as it is."""
+    config.load_kube_config(os.environ["KUBECONFIG"])
+    api = client.ApiClient()
+    request = api.param_serialize(
+        method, path, query_params=[("dryRun", "All")] if dry_run else [],
+        header_params={"Accept": "application/json"} | headers, body=body,
+        auth_settings=["BearerToken"],
+    )  # fmt: skip
+    content: Object = json.loads(api.call_api(*request).response.data)
+    return content
 
 
 def until(what: str, probe: Callable[[], T]) -> T:

@@ -66,7 +66,11 @@ def test_every_queue_is_active_and_both_claims_are_bound() -> None:
 
 def test_the_api_server_finds_no_fault_in_the_policies() -> None:
     found = get("validatingadmissionpolicies")["items"]
-    ours = {one["metadata"]["name"]: one["status"] for one in found if "headrace" in str(one["metadata"])}
+    ours = {
+        one["metadata"]["name"]: one["status"]
+        for one in found
+        if "headrace" in str(one["metadata"])
+    }
     assert {"headrace-queued", "headrace-stage-pods"} <= set(ours)
     assert [name for name, status in ours.items() if status.get("typeChecking")] == []
 
@@ -81,9 +85,9 @@ def test_a_job_goes_through_the_queue_or_is_refused(name: str) -> None:
 
 
 def test_the_queue_label_cannot_be_taken_off(name: str) -> None:
-    with created(stage_job(name, "data", command=["sleep", "60"])):
-        with pytest.raises(AssertionError, match="a Job here needs the label"):
-            ask("label", "job", name, "-n", "headrace", "kueue.x-k8s.io/queue-name-")
+    job = stage_job(name, "data", command=["sleep", "60"])
+    with created(job), pytest.raises(AssertionError, match="a Job here needs the label"):
+        ask("label", "job", name, "-n", "headrace", "kueue.x-k8s.io/queue-name-")
 
 
 def test_a_job_that_requests_nothing_is_refused(name: str) -> None:

@@ -99,7 +99,11 @@ def test_a_pod_may_open_these_connections_and_no_others(who: str) -> None:
 
 def test_a_managed_database_is_reached_by_the_two_servers_alone() -> None:
     objects = objects_of("gpu", ("managed-postgres",))
-    by = {who for who, peer in PEOPLE.items() if allowed(objects, peer, DATABASE_ELSEWHERE, "TCP", 5432)}
+    by = {
+        who
+        for who, peer in PEOPLE.items()
+        if allowed(objects, peer, DATABASE_ELSEWHERE, "TCP", 5432)
+    }
     assert by == {"prefect", "mlflow", "a pod of another namespace"}
 
 

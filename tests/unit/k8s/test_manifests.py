@@ -81,7 +81,9 @@ def test_a_team_can_borrow_no_more_than_the_others_lend_and_lend_no_more_than_it
             if "borrowingLimit" in quota:
                 borrowed += 1
                 others = sum(
-                    value for name, value in lent[flavor, resource].items() if name != name_of(queue)
+                    value
+                    for name, value in lent[flavor, resource].items()
+                    if name != name_of(queue)
                 )
                 assert 0 < amount(quota["borrowingLimit"]) <= others
     assert borrowed >= 6
@@ -226,7 +228,9 @@ def test_every_container_is_restricted(overlay: str) -> None:
 @every_overlay
 def test_every_image_has_a_tag_that_does_not_move(overlay: str) -> None:
     objects = objects_of(overlay)
-    images = {one["image"] for workload in workloads(objects) for one in containers_of(pod_of(workload))}
+    images = {
+        one["image"] for workload in workloads(objects) for one in containers_of(pod_of(workload))
+    }
     images |= {
         variable["value"]
         for workload in workloads(objects)

@@ -82,7 +82,9 @@ def _strict(schema: Any) -> Any:
 
 def kueue_complaints(one: Object) -> list[str]:
     validator = jsonschema.Draft7Validator(kueue_schemas()[one["kind"]])
-    return [f"{one['kind']} {error.json_path}: {error.message}" for error in validator.iter_errors(one)]
+    return [
+        f"{one['kind']} {error.json_path}: {error.message}" for error in validator.iter_errors(one)
+    ]
 
 
 def test_every_kueue_object_has_the_form_of_the_pinned_kueue() -> None:
