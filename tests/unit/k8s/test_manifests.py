@@ -22,7 +22,7 @@ from tests.manifests import (
 )
 
 NAMESPACES = {"headrace", "headrace-system", "headrace-nodes"}
-WITH_TOKEN = {"flows", "reaper", "node-controller", "node-agent"}
+WITH_TOKEN = {"flows", "node-controller", "node-agent"}
 """The programs that ask the API server; nobody else gets a token."""
 
 every_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
