@@ -32,9 +32,15 @@ async def serve(root: Path) -> None:
         signal.SIGTERM, lambda: stopping.append(asyncio.create_task(runner.astop()))
     )
     outcome.write_json(console.folder(root) / console.READY, {"pid": os.getpid()})
-    watching = asyncio.create_task(dead_flows.watch(config.home_root(root)))
+    tasks = [asyncio.create_task(dead_flows.watch(config.home_root(root)))]
+    settings = config.load_settings()
+    if settings.launcher == "kubernetes":
+        from tasks.cluster import reaper
+
+        tasks.append(asyncio.create_task(reaper.watch(settings)))
     await serving
-    watching.cancel()
+    for task in tasks:
+        task.cancel()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from components.params import Params
 from components.section import Section, parse_yaml
 
 Stage = Literal[STAGES]  # type: ignore[valid-type]  # one home for the names
+Where = Literal["default", "local", "kubernetes"]
+"""Where stages run; the default is HEADRACE_LAUNCHER of the machine that runs the flow."""
 
 FIELDS = (
     "pretrain.num_steps", "pretrain.schedule.learning_rate", "pretrain.batch.tokens_per_batch",

@@ -3,9 +3,8 @@
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from flows.form import Overrides, Stage
+from flows.form import Overrides, Stage, Where
 from flows.pipeline import AS_PARAMS_YAML_SAYS, RUNNER, run_stages
-from tasks import config
 
 
 @flow(name="one-stage", task_runner=RUNNER, persist_result=False)  # type: ignore[arg-type]
@@ -13,7 +12,7 @@ def one_stage(
     stage: Stage,
     force: bool = False,
     pull: bool = False,
-    launcher: config.Launcher = "local",
+    launcher: Where = "default",
     overrides: Overrides = AS_PARAMS_YAML_SAYS,
 ) -> State:
     """Run one stage if it has changed, and nothing before or after it.
@@ -22,7 +21,7 @@ def one_stage(
         stage: What it depends on must be there.
         force: Run it although nothing has changed.
         pull: Take it from the DVC remote, if it is there, instead of computing it.
-        launcher: Where the stage runs.
+        launcher: Where the stage runs: processes of this machine, or a Job on the cluster.
         overrides: Params of this run alone; what is left empty is as params.yaml says. The run then
             works beside the project and becomes a DVC experiment.
     """

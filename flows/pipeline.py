@@ -4,9 +4,12 @@ The edges are read from dvc.yaml; branches that do not depend on each other run 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from uuid import UUID
 
 from prefect import flow
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
@@ -18,12 +21,12 @@ from components.contract import STAGES
 from components.errors import StageError, disk_faults_typed
 from components.params import load_params
 from components.train import stop
-from flows.form import Overrides, Stage
+from flows.form import Overrides, Stage, Where
 from tasks import config, flow_record, workspace
 from tasks.dag import read_dag, select
 from tasks.dvc import changed_stages, stop_reproducing
 from tasks.plan import unwatched_sources
-from tasks.stage import register_model, run_stage
+from tasks.stage import cancel_jobs, register_model, run_stage
 from tasks.watch import link_to_mlflow, show_result
 
 MIRROR_START_S = 20.0
@@ -41,7 +44,7 @@ def pipeline(
     stages: list[Stage] = ALL,
     force: bool = False,
     pull: bool = False,
-    launcher: config.Launcher = "local",
+    launcher: Where = "default",
     overrides: Overrides = AS_PARAMS_YAML_SAYS,
 ) -> State:
     """Run what has changed of the ten stages, each after what it depends on; register the model.
@@ -50,7 +53,7 @@ def pipeline(
         stages: Only these; all if none is chosen.
         force: Run also what has not changed.
         pull: Take what it can from the DVC remote instead of computing it.
-        launcher: Where the stages run.
+        launcher: Where the stages run: processes of this machine, or Jobs on the cluster.
         overrides: Params of this run alone; what is left empty is as params.yaml says. The run then
             works beside the project and becomes a DVC experiment.
     """
@@ -58,7 +61,7 @@ def pipeline(
 
 
 def run_stages(
-    stages: Sequence[str], *, force: bool, pull: bool, launcher: str, overrides: Overrides
+    stages: Sequence[str], *, force: bool, pull: bool, launcher: Where, overrides: Overrides
 ) -> State:
     """The body of the flows that run stages; to be called in one.
 
@@ -68,7 +71,8 @@ def run_stages(
     home = config.home_root(Path.cwd())
     try:
         with disk_faults_typed(home):
-            return _run_stages(home, stages, overrides, force=force, pull=pull, launcher=launcher)
+            where = config.load_settings().launcher if launcher == "default" else launcher
+            return _run_stages(home, stages, overrides, force=force, pull=pull, launcher=where)
     except StageError as error:
         return Failed(message=error.line, data=error)
 
@@ -80,7 +84,6 @@ def _run_stages(
     with flow_record.recorded(home, str(flow_run.id)) as record:
         root = workspace.of(home, overrides.values(), say)
         load_params(root / "params.yaml")
-        config.load_settings()
         config.load_resources(root)
         names = select(read_dag(root), tuple(stages))
         for line in unwatched_sources(root):
@@ -106,16 +109,29 @@ def _run(
     try:
         for future in futures.values():
             future.wait()
-    except BaseException:  # cancelled: whatever runs writes its checkpoint first
+    except BaseException as error:  # cancelled: whatever runs writes its checkpoint first
         stop.request()
         stop_reproducing()
         for future in futures.values():
             future.wait()
+        if how["launcher"] == "kubernetes" and _is_wanted(error):
+            cancel_jobs(root, names)
         raise
     finally:
         states = {name: future.state for name, future in futures.items()}
         record.take(states)
     return states
+
+
+def _is_wanted(error: BaseException) -> bool:
+    """Whether somebody cancelled the run; a flow that is only ended leaves its Jobs to the next one."""
+    if isinstance(error, KeyboardInterrupt):
+        return True
+    # A server that is away has nothing to say.
+    with suppress(Exception), get_client(sync_client=True) as client:
+        state = client.read_flow_run(UUID(str(flow_run.id))).state
+        return state is not None and (state.is_cancelling() or state.is_cancelled())
+    return False
 
 
 def _register(
@@ -135,7 +151,7 @@ def _register(
 def _submit(
     root: Path, names: Sequence[str], *, force: bool, pull: bool, launcher: str
 ) -> dict[str, PrefectFuture[State]]:
-    dag, changed = read_dag(root), changed_stages(root)
+    dag, changed, resources = read_dag(root), changed_stages(root), config.load_resources(root)
     futures: dict[str, PrefectFuture[State]] = {}
     touched: set[str] = set()
     for name in names:
@@ -143,7 +159,8 @@ def _submit(
         unchanged = name not in changed and touched.isdisjoint(parents)
         if force or not unchanged:
             touched.add(name)
-        task = run_stage.with_options(name=name)  # what it is called while it waits for its turn
+        # What it is called while it waits for its turn, and how often it may be tried again.
+        task = run_stage.with_options(name=name, retries=resources.of(name).retries)
         futures[name] = task.submit(  # type: ignore[call-overload]  # wait_for is not in its stubs
             name,
             str(root),

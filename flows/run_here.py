@@ -5,13 +5,14 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from components.contract import Json
 from components.errors import ERROR_OF_KIND, InfraError, StageError
-from flows.form import Overrides
+from flows.form import Overrides, Where
 from flows.pipeline import pipeline
 from tasks import config, flow_record
 
@@ -20,14 +21,16 @@ NUM_RETRIES = 3
 
 
 def run_here(
-    root: Path, stages: Sequence[str], force: bool, pull: bool, overrides: Mapping[str, Json]
-) -> int:
+    root: Path, stages: Sequence[str], force: bool, pull: bool, launcher: Where,
+    overrides: Mapping[str, Json],
+) -> int:  # fmt: skip
     """Run the flow, print the table, return the exit code of the first stage that failed.
 
     Does not return if Prefect's server went away meanwhile, but ends the process with that code.
     """
     started, home = time.monotonic(), config.home_root(root)
-    parameters = {"stages": list(stages), "force": force, "pull": pull}
+    parameters: dict[str, Any] = {"stages": list(stages), "force": force, "pull": pull}
+    parameters["launcher"] = launcher
     if not PREFECT_API_URL.value():
         from flows.temporary_server import start_server  # half as long as all else we import
 

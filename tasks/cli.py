@@ -76,6 +76,11 @@ def parser() -> argparse.ArgumentParser:
     accept.add_argument(
         "--check", action="store_true", help="only say whether nothing but code has changed"
     )
+    queue = verb(
+        "queue", _queue, "list the stages on the cluster: where they are, what waits and why"
+    )
+    queue.add_argument("--all", action="store_true", help="those that have ended too")
+    queue.add_argument("--json", action="store_true", help="for programs")
     verb("up", _up, "start the console: Prefect, MLflow, and the flows to start from Prefect's UI")
     verb("status", _status, "say what of the console runs, and where")
     verb("down", _down, "stop the console")
@@ -84,6 +89,10 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_how(run: argparse.ArgumentParser) -> None:
     run.add_argument("--force", action="store_true", help="run also what has not changed")
+    run.add_argument(
+        "--launcher", choices=("default", "local", "kubernetes"), default="default",
+        help="where stages run; the default is HEADRACE_LAUNCHER, or local",
+    )  # fmt: skip
     run.add_argument("--pull", action="store_true", help="take what it can from the DVC remote")
     run.add_argument(
         "-S", "--set-param", action="append", default=[], metavar="KEY=VALUE",
@@ -124,7 +133,15 @@ def _run(arguments: argparse.Namespace, root: Path) -> int:
     surroundings.require(root, os.environ)
     from flows.run_here import run_here
 
-    return run_here(root, arguments.stages, arguments.force, arguments.pull, overrides)
+    return run_here(
+        root, arguments.stages, arguments.force, arguments.pull, arguments.launcher, overrides
+    )
+
+
+def _queue(arguments: argparse.Namespace, root: Path) -> int:
+    from tasks.cluster import queue
+
+    return queue.show(config.load_settings(), as_json=arguments.json, with_ended=arguments.all)
 
 
 def _plan(arguments: argparse.Namespace, root: Path) -> int:

@@ -10,14 +10,18 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from components.contract import ON_MANY_RANKS, STAGES
+from components.contract import ON_MANY_RANKS, STAGES, Json
 from components.errors import UserError
 from components.section import Section, explain, read_yaml
 
-Launcher = Literal["local"]
+FLOW_RUN = "HEADRACE_FLOW_RUN"
+"""The Prefect flow run that asked for a stage; empty if nobody did."""
+
+Launcher = Literal["local", "kubernetes"]
+Priority = Literal["production", "research", "background"]
 
 
 class Settings(BaseSettings):
@@ -32,18 +36,68 @@ class Settings(BaseSettings):
         description="processes or threads of a stage; never changes a result",
     )
     grace_s: float = Field(60, gt=0, description="from SIGTERM to SIGKILL, for a last checkpoint")
+    namespace: str = Field("headrace", description="of the cluster: where stages' Jobs are")
+    image: str = Field("", description="of the stages' pods; its tag is the git commit it is of")
+    dev: bool = Field(False, description="pods take the code from this checkout, not the image's")
+    claim: str = Field("headrace", description="the volume that pods and this machine share")
+    volume: Path = Field(Path("/headrace"), description="where it is mounted, here and in pods")
+    patience_s: float = Field(
+        600, gt=0, description="how long a Kubernetes that does not answer is asked again"
+    )
+    lost_s: float = Field(
+        60,
+        gt=0,
+        description="how long over its grace period a pod may take to end on a silent node",
+    )
+    keep_s: float = Field(
+        1800, gt=0, description="how long a Job whose flow has ended waits for one that adopts it"
+    )
     host: str = Field("127.0.0.1", description="where the console's servers listen")
     prefect_port: int = Field(4200, ge=1, le=65535)
     mlflow_port: int = Field(5000, ge=1, le=65535)
 
 
 class StageResources(Section):
-    num_ranks: int = Field(ge=1, le=4096, description="processes of a training stage")
+    """See k8s/resources.yaml; all but the first two are a cluster's."""
+
+    num_ranks: int = Field(ge=1, le=4096, description="processes of a training stage on a node")
+    retries: int = Field(ge=0, le=100)
+    num_nodes: int = Field(ge=1, le=4096)
+    min_nodes: int = Field(ge=1, le=4096)
+    queue: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
+    priority: Priority
+    gpus: int = Field(ge=0, le=64)
+    cpu: float = Field(gt=0, le=1024)
+    memory_gib: float = Field(gt=0, le=65536)
+    shared_memory_gib: float = Field(gt=0, le=65536)
+    scratch_gib: float = Field(gt=0, le=65536)
+    time_limit_h: float = Field(gt=0, le=24 * 365)
+    grace_s: int = Field(ge=1, le=3600)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "StageResources":
+        if self.min_nodes > self.num_nodes:
+            raise ValueError(f"min_nodes {self.min_nodes} is above num_nodes {self.num_nodes}")
+        if self.shared_memory_gib > self.memory_gib:
+            raise ValueError(
+                f"shared_memory_gib {self.shared_memory_gib:g} is above memory_gib {self.memory_gib:g}"
+            )
+        return self
+
+    @property
+    def is_elastic(self) -> bool:
+        return self.min_nodes < self.num_nodes
+
+    @property
+    def ranks_on_a_node(self) -> int:
+        """On a cluster: one for each GPU, or `num_ranks` without any."""
+        return self.gpus or self.num_ranks
 
 
 class Resources(Section):
     default: StageResources
     stages: dict[str, StageResources]
+    """Whole: what a stage leaves out is the default's."""
 
     def of(self, stage: str) -> StageResources:
         return self.stages.get(stage, self.default)
@@ -63,7 +117,7 @@ def load_settings() -> Settings:
 def load_resources(root: Path) -> Resources:
     path = root / "k8s" / "resources.yaml"
     try:
-        resources = Resources.model_validate_json(json.dumps(read_yaml(path)))
+        resources = Resources.model_validate_json(json.dumps(_with_default(read_yaml(path))))
     except ValidationError as error:
         raise UserError(
             "\n".join(f"k8s/resources.yaml: {line}" for line in explain(error))
@@ -78,6 +132,17 @@ def load_resources(root: Path) -> Resources:
                 f"set {key}.num_ranks to 1, and more under stages.pretrain or stages.sft",
             )
     return resources
+
+
+def _with_default(document: Json) -> Json:
+    """Each stage's section filled up from the default's; a document of another shape as it is."""
+    if not isinstance(document, dict) or not isinstance(document.get("default"), dict):
+        return document
+    stages = document.get("stages")
+    if not isinstance(stages, dict) or not all(isinstance(one, dict) for one in stages.values()):
+        return document
+    default = document["default"]
+    return document | {"stages": {name: default | own for name, own in stages.items()}}
 
 
 EXPERIMENTS = Path(".headrace", "experiments")

@@ -16,6 +16,7 @@ from components.errors import DataError, InfraError, StageError, UserError, disk
 from components.redaction import redacted
 from components.train import stop
 from tasks import outcome
+from tasks.config import FLOW_RUN
 from tasks.dag import read_dag
 from tasks.integrity import (
     drop_damaged_cache,
@@ -134,7 +135,7 @@ def _repro(
     command += ["--force"] * force + ["--pull"] * pull
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-        "HEADRACE_FLOW_RUN": flow_run,
+        FLOW_RUN: flow_run,
     }
     if launcher:
         environment["HEADRACE_LAUNCHER"] = launcher

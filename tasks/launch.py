@@ -19,11 +19,13 @@ from components.errors import InfraError, StageError, UserError, disk_faults_typ
 from components.params import load_params
 from components.redaction import redacted
 from tasks import config, outcome
+from tasks.claim import settle
+from tasks.config import FLOW_RUN
 from tasks.dag import StageSpec, read_dag, select
 from tasks.flow_record import git_commit, start_mirror
 from tasks.integrity import require_whole_inputs
 from tasks.key import digest_paths, file_digests, stage_key
-from tasks.local import LocalLauncher
+from tasks.local import Launcher, LocalLauncher
 from tasks.outcome import Outcome
 from tasks.process import die_with_supervisor
 from tasks.publish import LOCK, prune, prune_cache, publish_tree, remove
@@ -36,9 +38,6 @@ from tasks.run_dir import (
     resolved_params,
     write_latest,
 )
-
-FLOW_RUN = "HEADRACE_FLOW_RUN"
-"""The Prefect flow run that asked for this; empty if nobody did."""
 
 
 def main() -> int:
@@ -98,7 +97,7 @@ def launch(root: Path, stage: str) -> Outcome:
         if last is not None and at_hand and not recorded:
             finished = last
         else:
-            finished = _attempt(work, settings, resources, last, lock)
+            finished = _attempt(work, settings, resources, last, _launcher(settings, root, lock))
         if finished.ok:
             _publish(run, recorded)
         else:
@@ -111,9 +110,11 @@ def _attempt(
     settings: config.Settings,
     resources: config.StageResources,
     last: Outcome | None,
-    lock: int,
+    launcher: Launcher,
 ) -> Outcome:
     """Run it from its checkpoint, or from the start if it was computed whole before.
+
+    What an earlier launcher began, and what goes on without it, is gone on with as it is.
 
     In an order in which a kill at any point is harmless. What was computed goes first, for while it
     lies there with an outcome that is ok, it is published as it is. Then the request says what is
@@ -122,25 +123,38 @@ def _attempt(
     """
     run = work.run
     before = read_request(run.path)
+    if launcher.goes_on(run, before):
+        write_latest(run.root, run.stage, Latest(run.key))
+        result = replace(launcher.run(run, resources), attempt=before["attempt"])
+        outcome.write(run.path, result)
+        return result
+    settle(run.path)  # of an attempt on a cluster: its last pod may still be writing somewhere
     stale = [run.out, run.reports, run.report]
     if last and last.ok:  # asked to compute it again: from the start
         stale += [run.work, run.metrics, run.log]
     for path in stale:
         remove(path)
-    request = next_request(work, settings.num_workers, before, last)
+    request = next_request(work, settings, before, last)
     outcome.write_json(run.request, request)
     remove(run.path / outcome.NAME)
     for path in (run.out, run.reports, run.work):
         path.mkdir(parents=True, exist_ok=True)
     write_latest(run.root, run.stage, Latest(run.key))
-    result = LocalLauncher(settings.grace_s, lock).run(run, resources.num_ranks)
-    result = replace(result, attempt=request["attempt"])
+    result = replace(launcher.run(run, resources), attempt=request["attempt"])
     outcome.write(run.path, result)
     return result
 
 
+def _launcher(settings: config.Settings, root: Path, lock: int) -> Launcher:
+    if settings.launcher == "local":
+        return LocalLauncher(settings.grace_s, lock)
+    from tasks.cluster.launcher import KubernetesLauncher
+
+    return KubernetesLauncher(settings, root)
+
+
 def next_request(
-    work: Prepared, num_workers: int, before: Mapping[str, Json], last: Outcome | None
+    work: Prepared, settings: config.Settings, before: Mapping[str, Json], last: Outcome | None
 ) -> dict[str, Json]:
     """What request.json is to say, after the request `before` (empty if there was none) and its end.
 
@@ -158,7 +172,8 @@ def next_request(
         "code": file_digests(work.run.root, work.spec.code),
         "inputs": list(work.spec.inputs),
         "attempt": before.get("attempt", last.attempt if last else 0) + 1,
-        "num_workers": num_workers,
+        "launcher": settings.launcher,
+        "num_workers": settings.num_workers,
         "cache": str(work.run.cache),
         "flow_run": flow_run,
         "flow_runs": [*flow_runs, flow_run] if flow_run else flow_runs,

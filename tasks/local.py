@@ -1,7 +1,6 @@
 """The local launcher: a stage as processes of this machine.
 
-A launcher is anything with `run(run_dir, num_ranks) -> Outcome`; a cluster is a second one, and no
-stage can tell the difference.
+The other launcher is the cluster's, in whose pods this one runs too; no stage can tell the difference.
 """
 
 import errno
@@ -13,11 +12,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
+from components.contract import Json
 from components.errors import (
     BUG_EXIT_CODE,
     KIND_OF_EXIT_CODE,
@@ -26,6 +27,7 @@ from components.errors import (
     disk_fault,
 )
 from tasks import outcome
+from tasks.config import StageResources
 from tasks.outcome import Outcome
 from tasks.process import die_with_parent, end_group, oom_kills, tree_memory_gib
 from tasks.run_dir import RunDir
@@ -38,7 +40,10 @@ AGAIN = "run it again: it goes on from its last checkpoint"
 
 
 class Launcher(Protocol):
-    def run(self, run: RunDir, num_ranks: int) -> Outcome:
+    def goes_on(self, run: RunDir, before: Mapping[str, Json]) -> bool:
+        """Whether what the request `before` asked for still runs, or has ended unseen."""
+
+    def run(self, run: RunDir, resources: StageResources) -> Outcome:
         """Run the request in `run` to its end and say how it ended. Never raises for a stage's failure."""
 
 
@@ -48,43 +53,68 @@ class LocalLauncher:
         self._grace_s = grace_s
         self._lock = lock
 
-    def run(self, run: RunDir, num_ranks: int) -> Outcome:
-        started_at, started = time.time(), time.monotonic()
-        oom_before = oom_kills()
-        with run.log.open("ab") as log:
-            # Its own file, not a pipe to us: what it prints is kept, and printing is no danger to
-            # it, when we are gone.
-            offset = log.tell()
-            pod = subprocess.Popen(
-                pod_command(run, num_ranks),
-                cwd=run.root,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                pass_fds=(self._lock,),
-                start_new_session=True,  # a group of its own: one signal reaches every worker
-                preexec_fn=partial(die_with_parent, os.getpid()),  # noqa: PLW1509  no thread of ours holds a lock
-            )
-        forward = _Forward(pod.pid, self._grace_s)
-        peak_gib = _relay_until_end(pod, run.log, offset)
-        end_group(pod.pid, signal.SIGKILL)  # workers that outlived a killed pod
-        forward.stop()
-        said = outcome.read(run.path)
-        oom = oom_kills() > oom_before
-        kind, message, hint = _verdict(run, said, pod.returncode, oom, forward.received)
-        return Outcome(
-            stage=run.stage,
-            key=run.key,
-            kind=kind,
-            exit_code=next(code for code, name in KIND_OF_EXIT_CODE.items() if name == kind),
-            message=message,
-            hint=hint,
-            node=os.uname().nodename,
-            attempt=1,
-            started_at=round(started_at, 3),
-            elapsed_s=round(time.monotonic() - started, 3),
-            peak_memory_gib=round(peak_gib, 3),
+    def goes_on(self, run: RunDir, before: Mapping[str, Json]) -> bool:
+        """Never: a stage's process ends with its launcher."""
+        return False
+
+    def run(self, run: RunDir, resources: StageResources) -> Outcome:
+        return supervise(run, pod_command(run, resources.num_ranks), self._grace_s, (self._lock,))
+
+
+def supervise(
+    run: RunDir,
+    command: Sequence[str],
+    grace_s: float,
+    keep_open: tuple[int, ...] = (),
+    *,
+    log_name: str = "log.txt",
+    leads: bool = True,
+) -> Outcome:
+    """Run a stage's process to its end, passing signals on, and say how it ended.
+
+    What it prints goes to a file of the run and to our own output. One that does not lead a gang
+    leaves it to the leader to say that all is well.
+    """
+    started_at, started = time.time(), time.monotonic()
+    oom_before = oom_kills()
+    path = run.path / log_name
+    with path.open("ab") as log:
+        # Its own file, not a pipe to us: what it prints is kept, and printing is no danger to
+        # it, when we are gone.
+        offset = log.tell()
+        pod = subprocess.Popen(
+            command,
+            cwd=run.root,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            pass_fds=keep_open,
+            start_new_session=True,  # a group of its own: one signal reaches every worker
+            preexec_fn=partial(die_with_parent, os.getpid()),  # noqa: PLW1509  no thread of ours holds a lock
         )
+    forward = _Forward(pod.pid, grace_s)
+    peak_gib = _relay_until_end(pod, path, offset)
+    end_group(pod.pid, signal.SIGKILL)  # workers that outlived a killed pod
+    forward.stop()
+    said = outcome.read(run.path)
+    oom = oom_kills() > oom_before
+    if not leads and pod.returncode == 0:
+        kind, message, hint = "ok", "", ""
+    else:
+        kind, message, hint = _verdict(run, said, pod.returncode, oom, forward.received)
+    return Outcome(
+        stage=run.stage,
+        key=run.key,
+        kind=kind,
+        exit_code=next(code for code, name in KIND_OF_EXIT_CODE.items() if name == kind),
+        message=message,
+        hint=hint,
+        node=os.uname().nodename,
+        attempt=1,
+        started_at=round(started_at, 3),
+        elapsed_s=round(time.monotonic() - started, 3),
+        peak_memory_gib=round(peak_gib, 3),
+    )
 
 
 def _relay_until_end(pod: "subprocess.Popen[bytes]", log: Path, offset: int) -> float:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from components.contract import Json
 from components.errors import ERROR_OF_KIND, StageError
 
 NAME = "outcome.json"
@@ -78,6 +79,14 @@ def heard(stage: str, lines: Sequence[str]) -> StageError | None:
             hint = hints[0].removeprefix(f"{stage}: ") if hints else ""
             return ERROR_OF_KIND[found[1]](found[2], hint)
     return None
+
+
+def read_json(path: Path) -> Json:
+    """What the file holds; None if there is none, or none that is whole."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def write_json(path: Path, value: object) -> None:

@@ -21,6 +21,7 @@ def publish_tree(source: Path, target: Path) -> None:
     Links, so that the run keeps its output until DVC has recorded it: a kill in between costs
     nothing. Where links are impossible (another file system) the files are copied.
     """
+    source = source.resolve()  # of a run whose pods work in folders of their own
     target.parent.mkdir(parents=True, exist_ok=True)
     for left_behind in target.parent.glob(f".{target.name}.[0-9]*"):
         remove(left_behind)
@@ -101,8 +102,8 @@ def _drop(run: Path) -> None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
-        remove(run / "out")
-        remove(run / "work")
+        for name in ("out", "work", "pods"):
+            remove(run / name)
 
 
 def prune_cache(cache: Path) -> None:

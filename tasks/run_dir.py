@@ -9,6 +9,8 @@ out/            the output, until DVC has recorded it
 reports/        pages and pictures
 report.json     the stage's report
 outcome.json    how it ended
+job.json        of one on a cluster: where its Job is and was
+pods/           of one on a cluster: the folders that its pods work in, see tasks/claim.py
 """
 
 import json
@@ -36,11 +38,13 @@ class RunDir:
     root: Path
     stage: str
     key: str
+    place: Path | None = None
+    """Where it is worked on, if not in the folder that its key names: see tasks/claim.py."""
 
     @property
     def path(self) -> Path:
         """In the project that `root` belongs to: what an attempt leaves outlives its workspace."""
-        return home_root(self.root) / "runs" / self.stage / self.key
+        return self.place or home_root(self.root) / "runs" / self.stage / self.key
 
     @property
     def out(self) -> Path:

@@ -1,6 +1,7 @@
 """The one Prefect task: reproduce a stage, retry what a retry can mend, and say what happened."""
 
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 from prefect import task
@@ -13,6 +14,7 @@ from prefect.tasks import exponential_backoff
 from components.errors import InfraError, NodeUnhealthy, StageError, disk_faults_typed
 from components.train import stop
 from tasks import outcome
+from tasks.config import load_settings
 from tasks.dvc import reproduce
 from tasks.run_dir import latest_run, log_tail
 from tasks.watch import is_served, progress_shown
@@ -20,7 +22,6 @@ from tasks.watch import is_served, progress_shown
 MAX_SIDE_BY_SIDE = 2
 """Stages at once; each already uses all cores, so more would only cost memory."""
 
-NUM_RETRIES = 2
 BACKOFF_S = 5
 UNCHANGED = "nothing that it depends on has changed"
 _turns = threading.BoundedSemaphore(MAX_SIDE_BY_SIDE)
@@ -37,7 +38,7 @@ async def worth_retrying(task: object, task_run: object, state: State) -> bool:
 @task(
     name="stage",
     task_run_name="{stage}",
-    retries=NUM_RETRIES,
+    retries=0,  # as many as k8s/resources.yaml says: the flow sets it
     retry_delay_seconds=exponential_backoff(BACKOFF_S),
     retry_condition_fn=worth_retrying,
     persist_result=False,
@@ -85,6 +86,17 @@ def failure_message(root: Path, stage: str, error: StageError) -> str:
     # A stage that was refused before it began has no log; the newest is an older attempt's.
     tail = log_tail(run) if run and said and said.message == error.message else ""
     return f"{error.line}\n\n{tail}" if tail else error.line
+
+
+def cancel_jobs(root: Path, stages: Iterable[str]) -> None:
+    """End what the stages still have on the cluster, each after its checkpoint; say what could not be."""
+    from tasks.cluster.cancel import cancel_stages
+
+    try:
+        for name in cancel_stages(root, stages, load_settings()):
+            get_run_logger().info("the Job %s is ended", name)
+    except StageError as error:
+        get_run_logger().warning(error.line)
 
 
 @task(name="register", task_run_name="register", persist_result=False)

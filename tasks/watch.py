@@ -10,8 +10,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -25,6 +26,7 @@ from prefect.artifacts import (
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from components.metrics import progress_line
+from tasks import outcome
 from tasks.run_dir import latest_at, latest_run
 
 INTERVAL_S = 2.0
@@ -77,6 +79,7 @@ class _Follower:
         self._offset = 0
         self._artifact: UUID | None = None
         self._is_linked = False
+        self._job_page = ""
 
     def follow(self, stopped: threading.Event) -> None:
         ended = False
@@ -86,6 +89,7 @@ class _Follower:
                 entry = self._newest()
                 if entry is not None:
                     self._show(entry)
+                self._show_job()
                 if self._path is not None and not self._is_linked:
                     note_path = self._path.with_name("mirror.json")
                     self._is_linked = link_to_mlflow(note_path, self._stage)
@@ -111,6 +115,18 @@ class _Follower:
                 return progress
         return None
 
+    def _show_job(self) -> None:
+        """Where the stage's Job is and was, if it runs on a cluster."""
+        run = latest_run(self._root, self._stage)
+        told = outcome.read_json(run / "job.json") if run else None
+        if told is None or latest_at(self._root, self._stage) == self._before:
+            return
+        page = job_page(told["job"], told["history"])
+        if page != self._job_page:
+            self._job_page = page
+            key = f"{self._stage.replace('_', '-')}-job"
+            create_markdown_artifact(page, key=key, description=told["history"][-1][1])
+
     def _show(self, entry: dict[str, Any]) -> None:
         done, total, unit, left_s = (entry.pop(key) for key in ("done", "total", "unit", "left_s"))
         percent = 100.0 * done / max(total, 1)
@@ -120,6 +136,15 @@ class _Follower:
             self._artifact = create_progress_artifact(percent, key=key, description=text)  # type: ignore[assignment]
         else:
             update_progress_artifact(self._artifact, progress=percent, description=text)
+
+
+def job_page(job: str, history: Sequence[tuple[float, str]]) -> str:
+    """A Job's way as a table, the newest first; instants in Unix seconds become UTC."""
+    lines = [f"`{job}`", "", "| when (UTC) | what |", "|---|---|"]
+    for at, text in reversed(history):
+        when = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        lines.append(f"| {when} | {text.replace('|', '/')} |")
+    return "\n".join(lines)
 
 
 def run_url(note_path: Path) -> str | None:

@@ -11,19 +11,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.resources import resources_yaml
+
 ROOT = Path(__file__).resolve().parents[3]
 STAGES = ("source", "left", "right", "join")
 
 STAGE = """
-import fcntl, os, signal, sys, time
+import fcntl, os, re, signal, sys, time
 from components.errors import DataError, InfraError, UserError
 
 def run(params, io, sink):
-    alone = open(f"runs/.running-{io.out.parents[1].name}", "w")
+    key = next(part for part in io.out.parts if re.fullmatch("[0-9a-f]{12}", part))
+    alone = open(f"runs/.running-{key}", "w")
     try:
         fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        open("runs/twice.txt", "a").write(io.out.parents[1].name + "\\n")
+        open("runs/twice.txt", "a").write(key + "\\n")
     started = io.work / "started"
     started.write_text(started.read_text() + "x" if started.exists() else "x")
     if params.fate == "ignores the signal":
@@ -121,7 +124,7 @@ def build(folder: Path) -> Path:
         )
     )
     (folder / "k8s").mkdir()
-    (folder / "k8s" / "resources.yaml").write_text("default: {num_ranks: 1}\nstages: {}\n")
+    (folder / "k8s" / "resources.yaml").write_text(resources_yaml())
     (folder / ".gitignore").write_text(
         "/artifacts/\n/runs/\n/reports/\n/mlruns/\n/mlflow.db*\n__pycache__/\n/.headrace/\n"
     )
@@ -158,6 +161,12 @@ def copy(project: Path, folder: Path) -> Path:
         ["flock", str(project / "runs" / ".mirror.lock"), "cp", "-a", str(project), str(folder)],
         check=True,
     )
+    return folder
+
+
+def copy_tree(project: Path, folder: Path) -> Path:
+    """`project` before anything ran in it, into `folder`."""
+    shutil.copytree(project, folder, symlinks=True)
     return folder
 
 

@@ -11,6 +11,7 @@ from tasks.config import (
     set_environment_defaults,
     without_password,
 )
+from tests.resources import resources, resources_yaml
 
 
 def test_a_wrong_variable_is_named_as_it_is_typed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,8 +21,7 @@ def test_a_wrong_variable_is_named_as_it_is_typed(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_wrong_resource_is_named_with_its_file(tmp_path: Path) -> None:
-    (tmp_path / "k8s").mkdir()
-    (tmp_path / "k8s" / "resources.yaml").write_text("default: {num_ranks: 0}\nstages: {}\n")
+    write_resources(tmp_path, resources_yaml(num_ranks=0))
     with pytest.raises(UserError, match=r"^k8s/resources.yaml: default.num_ranks"):
         load_resources(tmp_path)
 
@@ -34,8 +34,8 @@ def write_resources(root: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "key", "stage"),
     [
-        ("default: {num_ranks: 1}\nstages: {dpo: {num_ranks: 2}}\n", "stages.dpo", "dpo"),
-        ("default: {num_ranks: 2}\nstages: {sft: {num_ranks: 1}}\n", "default", "ingest"),
+        (resources_yaml({"dpo": {"num_ranks": 2}}), "stages.dpo", "dpo"),
+        (resources_yaml({"sft": {"num_ranks": 1}}, num_ranks=2), "default", "ingest"),
     ],
 )
 def test_several_ranks_are_refused_where_a_stage_runs_on_one(
@@ -53,10 +53,37 @@ def test_several_ranks_are_refused_where_a_stage_runs_on_one(
 def test_training_stages_may_have_several_ranks_also_by_a_default_that_hits_no_other(
     tmp_path: Path,
 ) -> None:
-    one = ", ".join(f"{name}: {{num_ranks: 1}}" for name in STAGES if name != "sft")
-    write_resources(tmp_path, f"default: {{num_ranks: 4}}\nstages: {{{one}}}\n")
+    one: dict[str, object] = {"num_ranks": 1}
+    write_resources(
+        tmp_path, resources_yaml({name: one for name in STAGES if name != "sft"}, num_ranks=4)
+    )
     resources = load_resources(tmp_path)
     assert (resources.of("sft").num_ranks, resources.of("dpo").num_ranks) == (4, 1)
+
+
+def test_a_stage_has_the_defaults_resources_but_for_those_it_states(tmp_path: Path) -> None:
+    write_resources(tmp_path, resources_yaml({"sft": {"memory_gib": 7.5}}, cpu=3))
+    of = load_resources(tmp_path).of
+    assert of("sft") == resources(memory_gib=7.5, cpu=3)
+    assert of("dpo") == resources(cpu=3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"min_nodes": 3, "num_nodes": 2}, "min_nodes 3 is above num_nodes 2"),
+        ({"shared_memory_gib": 2.0}, "shared_memory_gib 2 is above memory_gib 0.5"),
+        ({"queue": "No Such Name"}, "queue: "),
+        ({"priority": "urgent"}, "priority: "),
+    ],
+)
+def test_resources_that_cannot_be_are_refused_and_named(
+    tmp_path: Path, changes: dict[str, object], said: str
+) -> None:
+    write_resources(tmp_path, resources_yaml({"pretrain": changes}))
+    with pytest.raises(UserError, match=r"k8s/resources.yaml: stages.pretrain") as caught:
+        load_resources(tmp_path)
+    assert said in caught.value.message
 
 
 def test_the_users_environment_wins_over_the_defaults(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tasks.dag import StageSpec
 from tasks.launch import FLOW_RUN, Prepared, next_request
 from tasks.outcome import Outcome
 from tasks.run_dir import RunDir
+from tests.resources import resources
 
 NUM_POINTS = 16
 """More than there are writes and removals in an attempt."""
@@ -35,10 +37,10 @@ class Launcher:
 
     found: tuple[list[str], str]
 
-    def __init__(self, grace_s: float, lock: int) -> None:
-        pass
+    def goes_on(self, run: RunDir, before: Mapping[str, Any]) -> bool:
+        return False
 
-    def run(self, run: RunDir, num_ranks: int) -> Outcome:
+    def run(self, run: RunDir, resources: StageResources) -> Outcome:
         metrics = run.metrics.read_text() if run.metrics.exists() else ""
         Launcher.found = (sorted(path.name for path in run.work.iterdir()), metrics)
         assert not (run.path / outcome.NAME).exists()
@@ -50,7 +52,7 @@ class Launcher:
 def attempt(root: Path) -> Outcome:
     work = prepared(root)
     last = outcome.read(work.run.path)
-    return launch._attempt(work, Settings(), StageResources(num_ranks=1), last, 0)
+    return launch._attempt(work, Settings(), resources(), last, Launcher())
 
 
 def die_after(monkeypatch: pytest.MonkeyPatch, num_calls: int) -> None:
@@ -78,7 +80,6 @@ def test_a_kill_at_any_point_of_computing_again_leaves_the_whole_old_output_or_n
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_calls: int
 ) -> None:
     run = RunDir(tmp_path, "left", "k")
-    monkeypatch.setattr(launch, "LocalLauncher", Launcher)
     for path in (run.out, run.work, run.reports):
         path.mkdir(parents=True)
     (run.out / "text").write_text("old")
@@ -115,10 +116,10 @@ def test_an_attempt_that_goes_on_keeps_its_begin_and_names_every_flow_run_that_w
     work, request = prepared(tmp_path), {}
     for flow_run, last in (("a", None), ("b", ended("infra", 1)), ("", None), ("b", None)):
         monkeypatch.setenv(FLOW_RUN, flow_run)
-        request = next_request(work, 1, request, last)
+        request = next_request(work, Settings(), request, last)
     assert request["flow_runs"] == ["a", "b"]
     assert (request["flow_run"], request["attempt"]) == ("b", 4)
     assert request["begun_at"] < request["requested_at"] <= time.time()
-    again = next_request(work, 1, request, ended("ok", 4))
+    again = next_request(work, Settings(), request, ended("ok", 4))
     assert (again["flow_runs"], again["attempt"]) == (["b"], 5)
     assert again["begun_at"] == again["requested_at"] > request["requested_at"]

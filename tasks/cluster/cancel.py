@@ -1,0 +1,81 @@
+"""Ending a Job so that its stage can write a checkpoint first."""
+
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from components.errors import InfraError
+from tasks import outcome
+from tasks.cluster.api import JOBS, PODS, WORKLOADS, Api, Away, Refused, connect, namespace_of
+from tasks.cluster.manifest import job_name
+from tasks.config import Settings, load_resources
+from tasks.run_dir import latest_run, read_request
+
+CANCELLED = "headrace.dev/cancelled"
+"""An annotation: this Job is not to be adopted any more."""
+POLL_S = 0.5
+
+
+def cancel_stages(root: Path, stages: Iterable[str], settings: Settings) -> list[str]:
+    """Cancel the Jobs that the workspace's newest attempts at `stages` still have; return their names."""
+    names, wait_s = [], settings.lost_s
+    resources = load_resources(root)
+    for stage in stages:
+        run = latest_run(root, stage)
+        request = read_request(run) if run else {}
+        said = outcome.read(run) if run else None
+        is_over = said is not None and said.attempt == request.get("attempt")
+        if request.get("launcher") == "kubernetes" and not is_over:
+            names.append(job_name(stage, request["key"], request["attempt"]))
+            wait_s = max(wait_s, resources.of(stage).grace_s + settings.lost_s)
+    if names:
+        server = connect()
+        with ThreadPoolExecutor(len(names)) as pool:
+            list(pool.map(lambda name: cancel(server, settings.namespace, name, wait_s), names))
+    return names
+
+
+def cancel(api: Api, namespace: str, name: str, wait_s: float) -> None:
+    """Suspend the Job, wait until its pods have ended or `wait_s` is over, and delete it.
+
+    By way of Kueue: a Job that is suspended behind its back is resumed by it. One that is gone is no
+    error. Raises InfraError if the server does not answer.
+    """
+    path = namespace_of(JOBS, namespace, name)
+    try:
+        job = api.get(path)
+        api.patch(path, {"metadata": {"annotations": {CANCELLED: "true"}}})
+        selector = f"kueue.x-k8s.io/job-uid={job['metadata']['uid']}"
+        workloads = api.get(namespace_of(WORKLOADS, namespace), labelSelector=selector)["items"]
+        for workload in workloads:
+            its = namespace_of(WORKLOADS, namespace, workload["metadata"]["name"])
+            api.patch(its, {"spec": {"active": False}})
+        if workloads:
+            pods_are_gone(api, namespace, f"batch.kubernetes.io/job-name={name}", wait_s)
+        api.delete(path)
+    except Away as away:
+        raise InfraError(
+            f"the Job {name} could not be ended: {away}",
+            f"kubectl -n {namespace} delete job {name}",
+        ) from away
+    except Refused as no:
+        if no.status != 404:
+            raise InfraError(
+                f"the Job {name} could not be ended: {no}", "see docs/cluster.md"
+            ) from no
+
+
+def pods_are_gone(api: Api, namespace: str, selector: str, wait_s: float) -> bool:
+    """Wait until no pod of `selector` runs or is about to; False if `wait_s` was too short."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            pods = api.get(namespace_of(PODS, namespace), labelSelector=selector)["items"]
+            if all(pod["status"].get("phase") in ("Succeeded", "Failed") for pod in pods):
+                return True
+        except Away:
+            pass
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_S)

@@ -1,0 +1,96 @@
+"""What can be known to be wrong before a Job is made."""
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from components.errors import UserError
+from tasks import config
+from tasks.config import Settings, StageResources
+
+Object = dict[str, Any]
+CODE = ("components", "tasks")
+"""What an image takes from the checkout."""
+UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9}
+
+
+def require_volume(root: Path, volume: Path) -> None:
+    """Raise UserError if pods would not see the project."""
+    if not root.resolve().is_relative_to(volume.resolve()):
+        raise UserError(
+            f"{root} is not on the shared volume {volume}, so pods cannot see it",
+            "work in a checkout there, or set HEADRACE_VOLUME to where it is mounted",
+        )
+
+
+def require_image(root: Path, settings: Settings) -> None:
+    """Raise UserError unless the image is of the code that lies here, or the checkout is mounted."""
+    if not settings.image:
+        raise UserError("no image for the stages' pods", "set HEADRACE_IMAGE=<repository>:<commit>")
+    name, _, tag = settings.image.rpartition("/")[2].partition(":")
+    if settings.dev or "@" in name + tag:  # by digest: the pod itself compares the code
+        return
+    commit = _git(root, "rev-parse", "HEAD")
+    changed = _git(root, "status", "--porcelain", "--", *CODE)
+    next_step = "docker build --build-arg COMMIT=... (docs/cluster.md), or set HEADRACE_DEV=1"
+    if changed:
+        raise UserError(
+            f"{changed.splitlines()[0].split()[-1]} is not committed, so no image has it",
+            f"commit it and {next_step}",
+        )
+    if len(tag) < 7 or not commit.startswith(tag):
+        raise UserError(
+            f"the image {settings.image} is not of this commit, {commit[:12]}", next_step
+        )
+
+
+def require_fit(nodes: Sequence[Object], stage: str, resources: StageResources) -> None:
+    """Raise UserError if no node could hold one pod of the stage, were it empty."""
+    wanted = {"cpu": resources.cpu, "memory": resources.memory_gib * 2**30}
+    if resources.gpus:
+        wanted["nvidia.com/gpu"] = float(resources.gpus)
+    most = dict.fromkeys(wanted, 0.0)
+    for node in nodes:
+        has = {
+            name: quantity(node["status"].get("allocatable", {}).get(name, "0")) for name in wanted
+        }
+        if all(has[name] >= wanted[name] for name in wanted):
+            return
+        most = {name: max(most[name], has[name]) for name in wanted}
+    short = [name for name in wanted if most[name] < wanted[name]] or list(wanted)
+    asked = ", ".join(f"{_shown(name, wanted[name])}" for name in short)
+    largest = ", ".join(f"{_shown(name, most[name])}" for name in short)
+    raise UserError(
+        f"no node can hold {stage}: it asks for {asked}; the largest has {largest}",
+        f"lower it in k8s/resources.yaml: stages.{stage}",
+    )
+
+
+def quantity(text: str) -> float:
+    """A Kubernetes quantity as a number: `500m` is 0.5, `2Gi` is 2 * 2**30."""
+    if text.endswith("m"):
+        return float(text[:-1]) / 1000
+    for unit, factor in UNITS.items():
+        if text.endswith(unit):
+            return float(text[: -len(unit)]) * factor
+    return float(text)
+
+
+def _shown(name: str, amount: float) -> str:
+    match name:
+        case "cpu":
+            return f"{amount:g} cores"
+        case "memory":
+            return f"{amount / 2**30:.1f} GiB"
+        case _:
+            return f"{amount:g} GPUs"
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=config.home_root(root), capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise UserError(f"git {arguments[0]}: {done.stderr.strip()}", "run from a git checkout")
+    return done.stdout.strip()

@@ -1,0 +1,252 @@
+"""Seeing a Job to its end: what it does is shown, its log is told, and its end gets a verdict."""
+
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from components.errors import InfraError
+from tasks import outcome
+from tasks.claim import GANG, PLACES, place_of
+from tasks.cluster import api
+from tasks.cluster.api import Api, Away, Object, Refused, namespace_of
+from tasks.cluster.cancel import cancel, pods_are_gone
+from tasks.cluster.diagnose import (
+    Seen,
+    Situation,
+    Verdict,
+    finished,
+    gang,
+    hopeless,
+    order_in_queue,
+    situation,
+    verdict,
+)
+from tasks.cluster.progress import JobProgress
+from tasks.cluster.watching import Watched
+from tasks.config import Settings, StageResources
+from tasks.outcome import Outcome
+from tasks.run_dir import RunDir, read_request
+
+TICK_S = 0.5
+ASK_INTERVAL_S = 5.0
+"""Between two looks at the cluster's warnings."""
+RESULT_WAIT_S = 30.0
+"""For a network file system to show what a pod wrote last."""
+NOT_YET_RUNNING = ("queued", "preempted", "admitted", "starting")
+
+
+class Signals:
+    """SIGINT: cancel. SIGTERM: let go. In the main thread alone, while the body runs."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Event()
+        self.is_cancelled = self.is_detached = False
+        self._before: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._handle)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            self.is_cancelled = True
+        else:
+            self.is_detached = True
+        self.changed.set()
+
+
+def follow(
+    server: Api, settings: Settings, run: RunDir, name: str, resources: StageResources,
+    progress: JobProgress, signals: Signals,
+) -> Verdict:  # fmt: skip
+    """Show the Job `name` until it has ended and none of its pods runs; say how it ended.
+
+    Raises InfraError if it is told to let go, or if the server does not answer for
+    `settings.patience_s`: the Job goes on then.
+    """
+    follower = _Follower(server, settings, run, name, resources, progress)
+    lists = {
+        api.JOBS: {"fieldSelector": f"metadata.name={name}"},
+        api.PODS: {"labelSelector": f"batch.kubernetes.io/job-name={name}"},
+        api.WORKLOADS: {},
+    }
+    with ExitStack() as stack:
+        watches = [
+            stack.enter_context(
+                Watched(server, namespace_of(path, settings.namespace), signals.changed, **which)
+            )
+            for path, which in lists.items()
+        ]
+        for one in watches:
+            one.listed.wait(settings.patience_s)
+        while True:
+            signals.changed.clear()
+            _require_answers(watches, settings.patience_s)
+            jobs, pods, workloads = (one.objects() for one in watches)
+            job = jobs.get(name)
+            workload = _workload_of(workloads, job)
+            seen = Seen(job, tuple(pods.values()), workload, time.time())
+            progress.relay()
+            if signals.is_cancelled:
+                return follower.cancelled()
+            if signals.is_detached:
+                raise InfraError(
+                    f"stopped watching; the Job {name} goes on", "run it again to adopt it"
+                )
+            follower.show(seen, workloads)
+            found = follower.ended(seen)
+            if found is not None:
+                return found
+            signals.changed.wait(TICK_S)
+
+
+class _Follower:
+    def __init__(
+        self, server: Api, settings: Settings, run: RunDir, name: str, resources: StageResources,
+        progress: JobProgress,
+    ) -> None:  # fmt: skip
+        self._server, self._namespace, self._name = server, settings.namespace, name
+        self._run, self._progress = run, progress
+        self._attempt: int = read_request(run.path)["attempt"]
+        self._memory_gib = resources.memory_gib
+        self._lost_s = settings.lost_s
+        self._wait_s = resources.grace_s + settings.lost_s
+        """How long pods may take to end."""
+        self._asked_at = self._gone_at = -ASK_INTERVAL_S
+
+    def show(self, seen: Seen, workloads: Mapping[str, Object]) -> None:
+        """Say where the Job is; with its place in the queue and the cluster's warnings while it waits."""
+        self._tell_gang(seen)
+        now = situation(seen)
+        if now.state in NOT_YET_RUNNING and time.monotonic() - self._asked_at > ASK_INTERVAL_S:
+            self._asked_at = time.monotonic()
+            self._tell_warnings(seen)
+        if seen.workload and now.state in ("queued", "preempted"):
+            place, num_waiting = order_in_queue(seen.workload, list(workloads.values()))
+            if place <= num_waiting:
+                detail = f"place {place} of {num_waiting}; {now.detail}".rstrip("; ")
+                now = replace(now, detail=detail)
+        self._progress.show(now)
+
+    def ended(self, seen: Seen) -> Verdict | None:
+        """The verdict once there is one, and nothing runs any more; else None."""
+        if seen.job is None:
+            return self._of_a_deleted(seen)
+        self._gone_at = 0.0
+        match finished(seen.job):
+            case "Complete":
+                return self._of_a_complete()
+            case "Failed":
+                its_pods = f"batch.kubernetes.io/job-name={self._name}"
+                pods_are_gone(self._server, self._namespace, its_pods, self._wait_s)
+                self._progress.relay()
+                self._tell_warnings(seen)
+                return verdict(seen, self._memory_gib)
+        found = hopeless(seen, self._lost_s)
+        if found is not None:
+            self._tell_warnings(seen)
+            cancel(
+                self._server, self._namespace, self._name,
+                0.0 if found.kind == "node" else self._wait_s,
+            )  # fmt: skip
+            self._progress.relay()
+        return found
+
+    def cancelled(self) -> Verdict:
+        """End it, and wait for its checkpoint."""
+        self._progress.show(Situation("stopping", "cancelled"))
+        cancel(self._server, self._namespace, self._name, self._wait_s)
+        self._progress.relay()
+        return Verdict(InfraError.kind, f"{self._run.stage} was cancelled", "run it again")
+
+    def _of_a_complete(self) -> Verdict:
+        deadline = time.monotonic() + RESULT_WAIT_S
+        while True:
+            said = said_in_pod(self._run.path, self._attempt)
+            if said is not None or time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
+        self._progress.relay()
+        if said is None:
+            return Verdict(
+                InfraError.kind,
+                "the Job is complete, but its result is not on the volume",
+                "is the shared volume the same here and in the pods?",
+            )
+        return Verdict(said.kind, said.message, said.hint, said.node)
+
+    def _of_a_deleted(self, seen: Seen) -> Verdict | None:
+        self._gone_at = self._gone_at or time.monotonic()
+        said = said_in_pod(self._run.path, self._attempt)
+        if said is not None:
+            return Verdict(said.kind, said.message, said.hint, said.node)
+        live = [one for one in seen.pods if one["status"].get("phase") in ("Pending", "Running")]
+        if live and time.monotonic() - self._gone_at < self._wait_s:
+            return None
+        return Verdict(
+            InfraError.kind, f"the Job {self._name} is gone: somebody deleted it", "run it again"
+        )
+
+    def _tell_gang(self, seen: Seen) -> None:
+        """Write who the pods of a gang are, once all of them are there and whenever one is replaced."""
+        if seen.job is None or "subdomain" not in seen.job["spec"]["template"]["spec"]:
+            return
+        members, path = gang(seen), self._run.path / PLACES / GANG
+        if members is not None and outcome.read_json(path) != members:
+            path.parent.mkdir(exist_ok=True)
+            outcome.write_json(path, members)
+
+    def _tell_warnings(self, seen: Seen) -> None:
+        """Say what the cluster warns of: each event once. It is a help, so a server that is away is none."""
+        names = {one["metadata"]["name"] for one in [*seen.pods, *filter(None, [seen.job])]}
+        with suppress(Away, Refused):
+            path = namespace_of(api.EVENTS, self._namespace)
+            for event in self._server.get(path, fieldSelector="type=Warning")["items"]:
+                if event["involvedObject"].get("name") in names:
+                    self._progress.event(
+                        event["metadata"]["uid"], event.get("reason", ""), event.get("message", "")
+                    )
+
+
+def said_in_pod(run_dir: Path, attempt: int) -> Outcome | None:
+    """How the attempt ended, in the words of the pod that held the run last; None if it says nothing."""
+    place = place_of(run_dir)
+    said = outcome.read(place) if place else None
+    return said if said is not None and said.attempt == attempt else None
+
+
+def refusal(no: Refused) -> InfraError:
+    """The typed error for a no that nobody expected."""
+    return InfraError(f"Kubernetes refuses: {no.message}", "see docs/cluster.md for the rights")
+
+
+def _require_answers(watches: list[Watched], patience_s: float) -> None:
+    for one in watches:
+        if one.refusal:
+            raise refusal(one.refusal)
+        away_s = time.monotonic() - one.away_since if one.away_since else 0.0
+        if not one.listed.is_set() or away_s > patience_s:
+            raise InfraError(
+                f"Kubernetes has not answered for {patience_s:.0f} s",
+                "the Job goes on; run it again to adopt it",
+            )
+
+
+def _workload_of(workloads: Mapping[str, Object], job: Object | None) -> Object | None:
+    """The Workload that Kueue made for a Job."""
+    if job is None:
+        return None
+    for one in workloads.values():
+        uid = (one["metadata"].get("labels") or {}).get("kueue.x-k8s.io/job-uid")
+        if uid == job["metadata"]["uid"]:
+            return one
+    return None

@@ -1,0 +1,175 @@
+"""The cluster's launcher: a stage as a Kueue Job, submitted or adopted by its name.
+
+The Job outlives this process. Whoever asks for the same attempt again finds it, and goes on where
+this one stopped reading its log.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from components.contract import Json
+from components.errors import KIND_OF_EXIT_CODE
+from tasks import config, outcome
+from tasks.claim import PLACES, settle
+from tasks.cluster import api, checks
+from tasks.cluster.api import Away, Object, Refused, namespace_of, patiently
+from tasks.cluster.cancel import CANCELLED, pods_are_gone
+from tasks.cluster.diagnose import finished
+from tasks.cluster.following import Signals, follow, refusal, said_in_pod
+from tasks.cluster.manifest import (
+    FLOW_RUN,
+    KEY_LABEL,
+    Attempt,
+    Place,
+    job_name,
+    load_template,
+    owned,
+    render,
+)
+from tasks.cluster.progress import JobProgress
+from tasks.config import Settings, StageResources
+from tasks.outcome import Outcome
+from tasks.run_dir import RunDir, read_request
+
+
+class KubernetesLauncher:
+    def __init__(self, settings: Settings, root: Path) -> None:
+        checks.require_volume(root, settings.volume)
+        checks.require_image(root, settings)
+        self._settings = settings
+        self._api = api.connect()
+        self._signals = Signals()
+
+    def goes_on(self, run: RunDir, before: Mapping[str, Json]) -> bool:
+        """Whether the attempt of the request `before` needs no new one: its Job, or its result, is there."""
+        if before.get("launcher") != "kubernetes":
+            return False
+        said = outcome.read(run.path)
+        if said is not None and said.attempt == before["attempt"]:
+            return False
+        job = self._find(job_name(run.stage, run.key, before["attempt"]))
+        if job is not None:
+            return CANCELLED not in (job["metadata"].get("annotations") or {})
+        return said_in_pod(run.path, before["attempt"]) is not None
+
+    def run(self, run: RunDir, resources: StageResources) -> Outcome:
+        """Submit or adopt the request's Job and see it to its end.
+
+        SIGINT cancels it. SIGTERM leaves it running and raises InfraError: who asks again adopts it.
+        """
+        began_at, request = time.time(), read_request(run.path)
+        name = job_name(run.stage, run.key, request["attempt"])
+        progress = JobProgress(run, name)
+        with self._signals:
+            job = self._find(name)
+            if job is not None:
+                progress.say(f"adopted the Job {name}")
+                self._sign(job)
+            elif said_in_pod(run.path, request["attempt"]) is None:
+                self._clear_away(run, name, resources, progress)
+                self._submit(run, request, resources, progress)
+            found = follow(self._api, self._settings, run, name, resources, progress, self._signals)
+        said = said_in_pod(run.path, request["attempt"])
+        settle(run.path)
+        ended = replace(
+            said or _blank(run, began_at),
+            kind=found.kind, message=found.message, hint=found.hint,
+            exit_code=next(code for code, kind in KIND_OF_EXIT_CODE.items() if kind == found.kind),
+        )  # fmt: skip
+        if not said:
+            ended = replace(ended, node=found.node, elapsed_s=round(time.time() - began_at, 3))
+        progress.end(ended)
+        return ended
+
+    def _sign(self, job: Object) -> None:
+        """Note who waits for it now; a note that cannot be made is none that is needed."""
+        flow_run = os.environ.get(config.FLOW_RUN, "")
+        path = namespace_of(api.JOBS, self._settings.namespace, job["metadata"]["name"])
+        if flow_run and not finished(job):
+            with suppress(Refused, Away):
+                self._api.patch(path, {"metadata": {"annotations": {FLOW_RUN: flow_run}}})
+
+    def _find(self, name: str) -> Object | None:
+        path = namespace_of(api.JOBS, self._settings.namespace, name)
+        try:
+            return patiently(lambda: self._api.get(path), self._settings.patience_s, _print)
+        except Refused as no:
+            if no.status == 404:
+                return None
+            raise refusal(no) from no
+
+    def _clear_away(
+        self, run: RunDir, name: str, resources: StageResources, progress: JobProgress
+    ) -> None:
+        """See that nothing of an earlier attempt at the same key runs any more."""
+        selector = f"{KEY_LABEL}={run.key}"
+        path = namespace_of(api.JOBS, self._settings.namespace)
+        jobs = patiently(
+            lambda: self._api.get(path, labelSelector=selector), self._settings.patience_s, _print
+        )["items"]
+        for job in jobs:
+            if job["metadata"]["name"] != name and not finished(job):
+                progress.say(f"ending the Job {job['metadata']['name']} of an earlier attempt")
+                self._api.delete(f"{path}/{job['metadata']['name']}")
+        wait_s = resources.grace_s + self._settings.lost_s
+        if not pods_are_gone(self._api, self._settings.namespace, selector, wait_s):
+            progress.say("a pod of an earlier attempt does not end; what it writes is fenced off")
+
+    def _submit(
+        self, run: RunDir, request: Mapping[str, Json], resources: StageResources,
+        progress: JobProgress,
+    ) -> None:  # fmt: skip
+        nodes = patiently(lambda: self._api.get(api.NODES), self._settings.patience_s, _print)
+        checks.require_fit(nodes["items"], run.stage, resources)
+        place = self._place(run.root)
+        attempt = Attempt(run.stage, run.key, request["attempt"], run.path, request["flow_run"])
+        job, *others = render(load_template(run.root), attempt, resources, place)
+        _hand_over(run, place)
+        path = namespace_of(api.JOBS, place.namespace)
+        try:
+            made = patiently(
+                lambda: self._api.create(path, job), self._settings.patience_s, progress.say
+            )
+        except Refused as no:
+            if no.status != 409:  # another launch of the same attempt was faster
+                raise refusal(no) from no
+            made = self._api.get(f"{path}/{job['metadata']['name']}")
+        for service in others:
+            with suppress(Refused):  # made by that other launch
+                self._api.create(namespace_of(api.SERVICES, place.namespace), owned(service, made))
+        progress.say(f"submitted the Job {job['metadata']['name']} to the queue {resources.queue}")
+
+    def _place(self, root: Path) -> Place:
+        settings = self._settings
+        uid, gid = (os.getuid(), os.getgid()) if os.getuid() else (1000, 1000)
+        return Place(
+            settings.namespace, settings.image, settings.claim, settings.volume, root.resolve(),
+            uid, gid, settings.dev,
+        )  # fmt: skip
+
+
+def _hand_over(run: RunDir, place: Place) -> None:
+    """Make the run's folders the pods' user's, where root launches for another."""
+    folders = [run.path, run.path / PLACES, run.cache]
+    if place.is_dev:
+        folders.append(run.path.parents[2] / ".headrace" / "operators")
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    if os.getuid() == 0:
+        for folder in folders:
+            os.chown(folder, place.uid, place.gid)
+            for path in folder.rglob("*"):
+                os.chown(path, place.uid, place.gid, follow_symlinks=False)
+
+
+def _blank(run: RunDir, began_at: float) -> Outcome:
+    attempt = read_request(run.path)["attempt"]
+    return Outcome(run.stage, run.key, "", 0, "", "", "", attempt, round(began_at, 3), 0.0, 0.0)
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)

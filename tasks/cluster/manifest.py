@@ -1,0 +1,205 @@
+"""A stage's Job from `k8s/job.yaml`: plain values in, plain dicts out."""
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from components.contract import ON_MANY_RANKS, Json
+from tasks.config import StageResources
+
+Object = dict[str, Any]
+TEMPLATE = Path("k8s", "job.yaml")
+RENDEZVOUS_PORT = 29500
+MULTI_DAY_H = 24
+"""A stage that may take so long stays away from nodes that are likely to fail."""
+
+STAGE_LABEL = "headrace.dev/stage"
+KEY_LABEL = "headrace.dev/key"
+ATTEMPT_LABEL = "headrace.dev/attempt"
+FLOW_RUN = "headrace.dev/flow-run"
+RUN_DIR = "headrace.dev/run-dir"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
+TIME_LIMIT_LABEL = "kueue.x-k8s.io/max-exec-time-seconds"
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a cluster has for stages: the image, and the volume that pods and launcher share."""
+
+    namespace: str
+    image: str
+    claim: str
+    mount: Path
+    """Where pods have the volume: at the same path as here, so that a path means one thing."""
+    root: Path
+    """The project, or a workspace of it; below `mount`."""
+    uid: int
+    gid: int
+    is_dev: bool
+    """Whether pods take the code from the checkout in place of the image's."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    stage: str
+    key: str
+    number: int
+    run_dir: Path
+    flow_run: str
+    """The Prefect flow run that asked for it; empty if none did."""
+
+
+def job_name(stage: str, key: str, number: int) -> str:
+    """The same for the same attempt: who asks second finds the first one's Job."""
+    return f"{stage.replace('_', '-')}-{key}-a{number}"
+
+
+def load_template(root: Path) -> tuple[Object, Object]:
+    """The Job and the Service of `k8s/job.yaml`."""
+    with (root / TEMPLATE).open(encoding="utf-8") as file:
+        job, service = YAML(typ="safe").load_all(file)
+    return job, service
+
+
+def render(
+    template: tuple[Object, Object], attempt: Attempt, resources: StageResources, place: Place
+) -> list[Object]:
+    """The objects to create, in this order: the Job, and its Service if it has several pods."""
+    job, service = map(_deep_copy, template)
+    name = job_name(attempt.stage, attempt.key, attempt.number)
+    labels = {
+        STAGE_LABEL: attempt.stage.replace("_", "-"),
+        KEY_LABEL: attempt.key,
+        ATTEMPT_LABEL: str(attempt.number),
+    }
+    metadata = {"name": name, "namespace": place.namespace}
+    job["metadata"] |= metadata
+    job["metadata"]["labels"] |= labels | {
+        QUEUE_LABEL: resources.queue,
+        PRIORITY_LABEL: resources.priority,
+        TIME_LIMIT_LABEL: str(round(resources.time_limit_h * 3600)),
+    }
+    job["metadata"]["annotations"] = {RUN_DIR: str(attempt.run_dir), FLOW_RUN: attempt.flow_run}
+    if resources.is_elastic:
+        job["metadata"]["annotations"] |= {
+            "kueue.x-k8s.io/job-min-parallelism": str(resources.min_nodes),
+            "kueue.x-k8s.io/job-completions-equal-parallelism": "true",
+        }
+    job["spec"] |= {"parallelism": resources.num_nodes, "completions": resources.num_nodes}
+    _fill_pod(job["spec"]["template"], attempt, resources, place, name, labels)
+    if resources.num_nodes == 1:
+        return [job]
+    service["metadata"] |= metadata
+    service["metadata"]["labels"] |= labels
+    service["spec"]["selector"] = {"batch.kubernetes.io/job-name": name}
+    return [job, service]
+
+
+def owned(service: Object, job: Object) -> Object:
+    """The Service with the created Job as its owner: it goes when the Job goes."""
+    owner = {
+        "apiVersion": "batch/v1", "kind": "Job", "controller": True,
+        "name": job["metadata"]["name"], "uid": job["metadata"]["uid"],
+    }  # fmt: skip
+    return service | {"metadata": service["metadata"] | {"ownerReferences": [owner]}}
+
+
+def _fill_pod(
+    template: Object, attempt: Attempt, resources: StageResources, place: Place, name: str,
+    labels: Mapping[str, str],
+) -> None:  # fmt: skip
+    template["metadata"]["labels"] |= labels
+    is_gang = resources.num_nodes > 1 and attempt.stage in ON_MANY_RANKS
+    if is_gang and resources.gpus:
+        topology = {"kueue.x-k8s.io/podset-preferred-topology": "topology.headrace.dev/rack"}
+        template["metadata"]["annotations"] = topology
+    pod = template["spec"]
+    pod["terminationGracePeriodSeconds"] = resources.grace_s
+    pod["securityContext"] |= {"runAsUser": place.uid, "runAsGroup": place.gid}
+    if resources.num_nodes > 1:
+        pod["subdomain"] = name
+    pod["tolerations"] += _tolerations(resources)
+    (volume,) = (one for one in pod["volumes"] if one["name"] == "project")
+    volume["persistentVolumeClaim"]["claimName"] = place.claim
+    for volume_name, size_gib in (
+        ("shm", resources.shared_memory_gib),
+        ("tmp", resources.scratch_gib),
+    ):
+        (volume,) = (one for one in pod["volumes"] if one["name"] == volume_name)
+        volume["emptyDir"]["sizeLimit"] = _mebibytes(size_gib)
+    (preflight,), (stage,) = pod["initContainers"], pod["containers"]
+    preflight["command"] += ["--gpus", str(resources.gpus)]
+    if is_gang:
+        preflight["command"].append("--gang")
+    stage["command"] += [attempt.stage, str(attempt.run_dir)]
+    environment = _environment(attempt, resources, place, name, is_gang)
+    for container in (preflight, stage):
+        container["image"] = place.image
+        container["workingDir"] = str(place.root)
+        container["resources"] = _requests(resources)
+        container["env"] += [{"name": k, "value": v} for k, v in environment.items()]
+        (mount,) = (one for one in container["volumeMounts"] if one["name"] == "project")
+        mount["mountPath"] = str(place.mount)
+
+
+def _environment(
+    attempt: Attempt, resources: StageResources, place: Place, name: str, is_gang: bool
+) -> dict[str, str]:
+    values = {
+        "PYTHONPATH": str(place.root) if place.is_dev else "/app",
+        "HEADRACE_NUM_WORKERS": str(max(1, int(resources.cpu))),
+        # The pod needs a moment of its own to say how it ended.
+        "HEADRACE_GRACE_S": str(max(1, resources.grace_s - 5)),
+        "HEADRACE_NUM_NODES": str(resources.num_nodes),
+        "HEADRACE_NUM_RANKS": str(resources.ranks_on_a_node),
+        "OMP_NUM_THREADS": str(max(1, int(resources.cpu / resources.ranks_on_a_node))),
+    }
+    if place.is_dev:  # an image has DeepSpeed's operators compiled
+        values["TORCH_EXTENSIONS_DIR"] = str(attempt.run_dir.parents[2] / ".headrace" / "operators")
+    if is_gang:
+        values |= {
+            "HEADRACE_GANG": "1",
+            "PET_NPROC_PER_NODE": str(resources.ranks_on_a_node),
+            "PET_MASTER_ADDR": f"{name}-0.{name}",
+            "PET_MASTER_PORT": str(RENDEZVOUS_PORT),
+        }
+    return values
+
+
+def _requests(resources: StageResources) -> Object:
+    """Requests are limits, but for the processor: what is left over of it may be used."""
+    limits = {
+        "memory": _mebibytes(resources.memory_gib),
+        "ephemeral-storage": _mebibytes(resources.scratch_gib + 1),
+    }
+    if resources.gpus:
+        limits["nvidia.com/gpu"] = str(resources.gpus)
+    return {"requests": {"cpu": f"{round(resources.cpu * 1000)}m"} | limits, "limits": limits}
+
+
+def _tolerations(resources: StageResources) -> list[Object]:
+    found = []
+    if resources.gpus:
+        found.append({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"})
+    if resources.priority == "background":  # what a node on probation is tried with
+        found.append(
+            {"key": "headrace.dev/probation", "operator": "Exists", "effect": "NoSchedule"}
+        )
+    if resources.time_limit_h <= MULTI_DAY_H:
+        found.append({"key": "headrace.dev/at-risk", "operator": "Exists", "effect": "NoSchedule"})
+    return found
+
+
+def _mebibytes(gib: float) -> str:
+    return f"{round(gib * 1024)}Mi"
+
+
+def _deep_copy(value: Json) -> Json:
+    """YAML's anchors make one list of two; the copy has two."""
+    return json.loads(json.dumps(copy.deepcopy(value)))

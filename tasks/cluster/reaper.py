@@ -1,0 +1,105 @@
+"""Ends Jobs that nobody waits for any more: their flow run was cancelled, or has ended without them.
+
+A flow that was killed leaves its Job running, for the next one to adopt. If none comes, it would
+hold its GPUs to the end.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.exceptions import ObjectNotFound
+
+from tasks.cluster import api
+from tasks.cluster.api import Api, Object, connect, namespace_of
+from tasks.cluster.cancel import cancel
+from tasks.cluster.diagnose import finished
+from tasks.cluster.manifest import FLOW_RUN
+from tasks.config import Settings
+
+INTERVAL_S = 10.0
+CANCELLED_GRACE_S = 60.0
+"""The flow itself ends its Jobs when it is cancelled; it may have died before it could."""
+LOG = logging.getLogger("headrace.reaper")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How and when a flow run ended; `at` is Unix seconds."""
+
+    is_cancelled: bool
+    at: float
+
+
+async def watch(settings: Settings) -> None:
+    """Look every few seconds, for ever; what ails a server is said and tried again."""
+    while True:
+        try:
+            await reap(await asyncio.to_thread(connect), settings)
+        except Exception as error:  # noqa: BLE001  it must go on looking, whatever ails the servers
+            LOG.warning("Jobs without a flow are not looked for: %s", error)
+        await asyncio.sleep(INTERVAL_S)
+
+
+async def reap(server: Api, settings: Settings) -> list[str]:
+    """End what is to be ended now, and return the Jobs' names."""
+    path = namespace_of(api.JOBS, settings.namespace)
+    jobs = (await asyncio.to_thread(server.get, path))["items"]
+    running = {
+        job["metadata"]["name"]: flow_run
+        for job in jobs
+        if not finished(job) and (flow_run := _flow_run(job))
+    }
+    ends = await _ends(set(running.values()))
+    names = overdue(running, ends, time.time(), settings.keep_s)
+    for name in names:
+        LOG.warning("the Job %s is ended: nobody waits for it", name)
+        grace_s = _grace_s(jobs, name) + settings.lost_s
+        await asyncio.to_thread(cancel, server, settings.namespace, name, grace_s)
+    return names
+
+
+def overdue(
+    running: Mapping[str, str], ends: Mapping[str, Ended], now: float, keep_s: float
+) -> list[str]:
+    """Of the Jobs (name to flow run) those whose flow run ended too long ago. Pure."""
+    found = []
+    for name, flow_run in running.items():
+        end = ends.get(flow_run)
+        if end and now - end.at > (CANCELLED_GRACE_S if end.is_cancelled else keep_s):
+            found.append(name)
+    return found
+
+
+async def _ends(flow_runs: set[str]) -> dict[str, Ended]:
+    found = {}
+    async with get_client() as client:
+        for flow_run in flow_runs:
+            try:
+                end = _end(await client.read_flow_run(UUID(flow_run)))
+            except (ObjectNotFound, ValueError):  # of another server: not ours to judge
+                continue
+            if end:
+                found[flow_run] = end
+    return found
+
+
+def _end(run: FlowRun) -> Ended | None:
+    if run.state is None or not (run.state.is_final() or run.state.type == StateType.CANCELLING):
+        return None
+    is_cancelled = run.state.type in (StateType.CANCELLED, StateType.CANCELLING)
+    return Ended(is_cancelled, run.state.timestamp.timestamp())
+
+
+def _flow_run(job: Object) -> str:
+    return str((job["metadata"].get("annotations") or {}).get(FLOW_RUN, ""))
+
+
+def _grace_s(jobs: list[Object], name: str) -> float:
+    (job,) = (one for one in jobs if one["metadata"]["name"] == name)
+    return float(job["spec"]["template"]["spec"]["terminationGracePeriodSeconds"])

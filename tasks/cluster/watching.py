@@ -1,0 +1,94 @@
+"""The newest state of a few objects, kept up to date by a thread: list, then watch, and again.
+
+A dropped connection, a server that restarts and a version that is too old (410) all end the same
+way: the list is asked for again. Nothing is missed, for what counts is the state, not the events.
+"""
+
+import threading
+import time
+from collections.abc import Mapping
+from types import TracebackType
+
+from tasks.cluster.api import PAUSES_S, Api, Away, Object, Refused
+
+
+class Watched:
+    """The objects of one list, by name, while the body runs.
+
+    `changed` is set whenever something changes, here or in another list that shares it.
+    """
+
+    def __init__(self, api: Api, path: str, changed: threading.Event, **selectors: str) -> None:
+        self._api, self._path, self._selectors = api, path, selectors
+        self._changed = changed
+        self._objects: dict[str, Object] = {}
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self.listed = threading.Event()
+        """Set once it is known what there is."""
+        self.away_since: float | None = None
+        """Monotonic seconds; None while the server answers."""
+        self.refusal: Refused | None = None
+        """The server's no, such as a missing right; the thread has ended then."""
+
+    def __enter__(self) -> "Watched":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self._stopped.set()  # the thread ends with its watch; nobody waits for it
+
+    def objects(self) -> Mapping[str, Object]:
+        with self._lock:
+            return dict(self._objects)
+
+    def _follow(self) -> None:
+        tries = 0
+        while not self._stopped.is_set():
+            try:
+                version = self._list()
+                tries = 0
+                while not self._stopped.is_set():
+                    version = self._watch(version)
+            except Away:
+                self.away_since = self.away_since or time.monotonic()
+                self._changed.set()
+                self._stopped.wait(PAUSES_S[min(tries, len(PAUSES_S) - 1)])
+                tries += 1
+            except Refused as no:
+                if no.status != 410:
+                    self.refusal = no
+                    self.listed.set()
+                    self._changed.set()
+                    return
+
+    def _list(self) -> str:
+        found = self._api.get(self._path, **self._selectors)
+        with self._lock:
+            self._objects = {one["metadata"]["name"]: one for one in found["items"]}
+        self.away_since = None
+        self.listed.set()
+        self._changed.set()
+        return str(found["metadata"]["resourceVersion"])
+
+    def _watch(self, version: str) -> str:
+        """Take events in until the server ends the watch; return the newest version seen."""
+        for event in self._api.watch(self._path, resourceVersion=version, **self._selectors):
+            one = event["object"]
+            version = str(one["metadata"]["resourceVersion"])
+            self.away_since = None
+            if self._stopped.is_set():
+                break
+            if event["type"] == "BOOKMARK":
+                continue
+            with self._lock:
+                if event["type"] == "DELETED":
+                    self._objects.pop(one["metadata"]["name"], None)
+                else:
+                    self._objects[one["metadata"]["name"]] = one
+            self._changed.set()
+        return version

@@ -1,0 +1,66 @@
+"""A namespace with queues and a volume of its own for each module; all of it is deleted at the end."""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import projects
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cluster() -> None:
+    if "KUBECONFIG" not in os.environ:
+        pytest.skip("no cluster: make test-cluster starts one and runs these there")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A project, and where its Jobs are."""
+
+    root: Path
+    namespace: str
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return projects.environment(self.root, self.namespace, projects.kubeconfig())
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy project before anything ran in it."""
+    return projects.build(tmp_path_factory.mktemp("template") / "project")
+
+
+@pytest.fixture(scope="module")
+def namespace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    folder = tmp_path_factory.mktemp("volume")
+    folder.chmod(0o755)
+    projects.apply(projects.namespace(name))
+    projects.apply(projects.queues(name))
+    projects.apply(projects.volume(folder, name))
+    volumes[name] = folder
+    yield name
+    projects.kubectl("delete", "namespace", name, "--wait=false")
+    projects.kubectl("delete", "persistentvolume", f"headrace-{name}", "--wait=false")
+    projects.kubectl("delete", "clusterqueue", name, "--wait=false")
+    projects.kubectl("delete", "resourceflavor", name, "--wait=false")
+
+
+volumes: dict[str, Path] = {}
+"""The folder that a namespace's volume is."""
+
+
+@pytest.fixture
+def place(namespace: str, template: Path) -> Iterator[Place]:
+    """A fresh project on the namespace's volume; the Jobs of a test end with it."""
+    root = volumes[namespace] / "project"
+    shutil.copytree(template, root, symlinks=True)
+    yield Place(root, namespace)
+    projects.kubectl("delete", "jobs", "--all", "-n", namespace, "--cascade=foreground")
+    shutil.rmtree(root)

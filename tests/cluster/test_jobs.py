@@ -1,0 +1,170 @@
+"""Stages as Jobs on a real Kubernetes with Kueue: submitted, adopted, cancelled, and counted."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.cluster import projects
+from tests.cluster.conftest import Place
+from tests.integration.tasks import toy
+from tests.integration.tasks.processes import wait_for
+
+
+def repro(place: Place, *arguments: str, check: bool = True) -> str:
+    done = toy.run(
+        place.root, sys.executable, "-m", "dvc", "repro", *arguments, check=check,
+        HEADRACE_FLOW_RUN="none", **place.variables,
+    )  # fmt: skip
+    return done.stdout
+
+
+def start(place: Place, stage: str, **variables: str) -> "subprocess.Popen[str]":
+    """`python -m tasks.launch` by itself, as its supervisor DVC would start it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tasks.launch", stage], cwd=place.root, text=True,
+        env=toy.environment() | place.variables | {"HEADRACE_FLOW_RUN": "none"} | variables,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def jobs(place: Place) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = projects.get("jobs", "-n", place.namespace)["items"]
+    return found
+
+
+def running_pod(place: Place) -> str:
+    """The name of a pod whose stage has begun."""
+    pods = projects.get("pods", "-n", place.namespace)["items"]
+    for pod in pods:
+        if pod["status"].get("phase") == "Running" and any(
+            (place.root / "runs").glob(f"*/*/pods/{pod['metadata']['name']}/work/started")
+        ):
+            return str(pod["metadata"]["name"])
+    return ""
+
+
+def outcome_of(place: Place, stage: str) -> dict[str, Any]:
+    (path,) = (place.root / "runs" / stage).glob("*/outcome.json")
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def test_the_chain_runs_as_jobs_and_publishes_what_it_does_on_one_machine(
+    place: Place, template: Path, tmp_path: Path
+) -> None:
+    said = repro(place)
+    here = toy.copy_tree(template, tmp_path / "here")
+    toy.dvc(here, "repro")
+    assert (place.root / "dvc.lock").read_text() == (here / "dvc.lock").read_text()
+    assert len(jobs(place)) == 4
+    assert "join: 2/2 steps 100%" in said
+    assert outcome_of(place, "join")["node"] == "dev-1"
+
+
+def test_a_stage_that_has_not_changed_asks_nothing_of_the_cluster(place: Place) -> None:
+    repro(place, "source")
+    before = projects.num_requests(place.namespace)
+    assert before > 0
+    assert "didn't change" in repro(place, "source")
+    assert projects.num_requests(place.namespace) == before
+
+
+def test_a_killed_launch_leaves_the_job_running_and_the_next_one_adopts_it_and_its_log(
+    place: Place,
+) -> None:
+    toy.set_param(place.root, "source", num_steps=30, step_s=0.2)
+    first = start(place, "source")
+    pod = wait_for(lambda: running_pod(place))
+    first.kill()
+    before, _ = first.communicate()
+    time.sleep(1)
+    assert running_pod(place) == pod
+    second = start(place, "source")
+    after, _ = second.communicate(timeout=90)
+    assert second.returncode == 0, after
+    assert [job["metadata"]["name"] for job in jobs(place)] == [pod.rsplit("-", 2)[0]]
+    assert "adopted the Job" in after
+    assert "30/30 steps 100%" in after
+    shown = [line for line in (before + after).splitlines() if "/30 steps" in line]
+    log = next((place.root / "runs" / "source").glob("*/log.txt")).read_text().splitlines()
+    assert shown == [line for line in log if "/30 steps" in line]
+
+
+def test_two_launches_of_one_attempt_make_one_job(place: Place) -> None:
+    toy.set_param(place.root, "source", num_steps=15, step_s=0.2)
+    both = [start(place, "source") for _ in range(2)]
+    said = [one.communicate(timeout=120)[0] for one in both]
+    assert [one.returncode for one in both] == [0, 0], said
+    assert len(jobs(place)) == 1
+    assert not (place.root / "runs" / "twice.txt").exists()
+
+
+def test_an_interrupted_launch_cancels_its_job_after_a_checkpoint_and_the_next_one_goes_on(
+    place: Place,
+) -> None:
+    toy.set_param(place.root, "source", num_steps=100, step_s=0.2)
+    first = start(place, "source")
+    wait_for(lambda: running_pod(place))
+    first.send_signal(signal.SIGINT)
+    said, _ = first.communicate(timeout=90)
+    assert first.returncode == 75, said
+    assert "source was cancelled" in said
+    assert jobs(place) == []
+    assert projects.get("pods", "-n", place.namespace)["items"] == []
+    toy.set_param(place.root, "source", num_steps=2, step_s=0.0)
+
+
+def test_a_terminated_launch_lets_go_of_its_job(place: Place) -> None:
+    toy.set_param(place.root, "source", num_steps=20, step_s=0.2)
+    first = start(place, "source")
+    pod = wait_for(lambda: running_pod(place))
+    first.terminate()
+    said, _ = first.communicate(timeout=60)
+    assert first.returncode == 75
+    assert "source: run it again to adopt it" in said
+    assert running_pod(place) == pod
+
+
+def test_a_stage_that_waits_says_for_what_and_its_place_in_the_queue(place: Place) -> None:
+    projects.set_resources(place.root, "source", gpus=0, cpu=1.5)
+    toy.set_param(place.root, "source", num_steps=60, step_s=0.2)
+    first = start(place, "source")
+    wait_for(lambda: running_pod(place))
+    first.kill()
+    first.wait()
+    toy.set_param(place.root, "source", text="other")
+    second = start(place, "source")
+    lines = []
+    assert second.stdout is not None
+    for line in second.stdout:
+        lines.append(line)
+        if "insufficient" in line:
+            break
+    second.send_signal(signal.SIGINT)
+    second.communicate(timeout=60)
+    assert "place 1 of 1; " in lines[-1]
+    assert "insufficient unused quota for cpu" in lines[-1]
+
+
+def test_a_stage_that_no_node_could_hold_is_refused_before_a_job_is_made(place: Place) -> None:
+    projects.set_resources(place.root, "source", cpu=512)
+    said = repro(place, "source", check=False)
+    assert (
+        "user error: no node can hold source: it asks for 512 cores; the largest has 2 cores"
+        in said
+    )
+    assert jobs(place) == []
+
+
+def test_an_image_of_another_commit_is_refused_before_a_job_is_made(place: Place) -> None:
+    other = place.variables | {"HEADRACE_IMAGE": "dev.local/headrace:other", "HEADRACE_DEV": "0"}
+    said = toy.run(
+        place.root, sys.executable, "-m", "tasks.launch", "source", check=False,
+        HEADRACE_FLOW_RUN="none", **other,
+    ).stdout  # fmt: skip
+    assert "the image dev.local/headrace:other is not of this commit" in said
+    assert jobs(place) == []
