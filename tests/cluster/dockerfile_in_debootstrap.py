@@ -195,9 +195,8 @@ def _debootstrap(root: Path) -> None:
         if path.exists():
             _bring(path, root)
     _bring(Path("/etc/resolv.conf"), root)
-    for name in SURROUNDINGS:
-        if name in os.environ:
-            _bring(Path(os.environ[name]), root)
+    for name, inside in _surroundings().items():
+        _copy_into(Path(os.environ[name]).resolve(), root / inside.lstrip("/"), inside)
 
 
 def _bring(path: Path, root: Path) -> None:
@@ -206,9 +205,14 @@ def _bring(path: Path, root: Path) -> None:
     shutil.copy(path.resolve(), target)
 
 
+def _surroundings() -> dict[str, str]:
+    """Variable: where its file lies in a root; out of the way of the image's own."""
+    return {name: f"/run/builder/{name}" for name in SURROUNDINGS if name in os.environ}
+
+
 def _run(now: Built, text: str) -> None:
-    environ = {name: os.environ[name] for name in SURROUNDINGS if name in os.environ}
-    environ |= {"PATH": DEFAULT_PATH, "HOME": "/root"} | now.arguments | now.environment
+    environ = {"PATH": DEFAULT_PATH, "HOME": "/root"} | now.arguments | now.environment
+    environ |= _surroundings()
     _in_root(now.root, PREPARED, "0:0", environ, text)
 
 
