@@ -76,13 +76,24 @@ def passwords() -> Object:
     }  # fmt: skip
 
 
-def project() -> Path:
-    """A clone of this checkout where the flow server looks for it."""
-    folder = VOLUME / "project"
-    if not folder.exists():
-        subprocess.run(["git", "clone", "-q", "--no-local", str(ROOT), str(folder)], check=True)
-        subprocess.run(["chown", "-R", f"{UID}:{UID}", str(folder)], check=True)
-    return folder
+def project() -> None:
+    """A clone of this checkout where the flow server looks for it; one with changes is left alone."""
+    folder = str(VOLUME / "project")
+    as_owner = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", "env", "HOME=/tmp"]
+    git = [*as_owner, "git", "-c", "safe.directory=*", "-C", folder]
+    if not Path(folder).exists():
+        subprocess.run([*as_owner, "git", "init", "-q", "-b", "main", folder], check=True)
+    changed = subprocess.run(
+        [*git, "status", "--porcelain"], check=True, capture_output=True
+    ).stdout
+    assert not changed, f"{folder} has changes that this test would lose"
+    bundle = subprocess.run(["git", "-C", str(ROOT), "bundle", "create", "-q", "-", "HEAD"],
+                            check=True, capture_output=True).stdout  # fmt: skip
+    subprocess.run(
+        ["install", "-m", "644", "/dev/stdin", f"{folder}/.git/head"], input=bundle, check=True
+    )
+    subprocess.run([*git, "fetch", "-q", ".git/head", "HEAD"], check=True)
+    subprocess.run([*git, "checkout", "-q", "--detach", "FETCH_HEAD"], check=True)
 
 
 @pytest.fixture(scope="module")
