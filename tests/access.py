@@ -41,7 +41,7 @@ RIGHTS: dict[str, dict[tuple[str, str], str]] = {
         ("default", "events"): "create",
     },
     "node-agent": {
-        (EVERYWHERE, "nodes"): "get patch",
+        (EVERYWHERE, "nodes"): "get",
         (EVERYWHERE, "nodes/status"): "patch",
     },
 }

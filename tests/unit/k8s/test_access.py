@@ -70,7 +70,7 @@ MAY = {
     "a stage": {"another rank", "names", "the agent", "the node's port of the agent"},
     "ingest": {"another rank", "names", "the agent", "the node's port of the agent", "a source"},
     "a pod without labels": {"names"},
-    # No policy of ours holds it back: what is ours lets it not in, but for the agent's figures.
+    # No policy of ours holds it back, and none lets it in, but the agent's.
     "a pod of another namespace": {
         "names", "the agent", "the node's port of the agent", "the API server", "a source",
         "a source in the clear", "the cloud's metadata", "the metadata by https",
