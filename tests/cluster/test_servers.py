@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from tests.cluster.overlay import (
 from tests.manifests import ROOT, Object
 
 SYSTEM = "headrace-system"
+SERVERS = ("statefulset/postgres", "deployment/prefect", "deployment/mlflow", "deployment/flows")
 PASSWORD = uuid.uuid4().hex
 POSTGRES = """
 bin=$(ls -d /usr/lib/postgresql/*/bin)
@@ -76,12 +78,14 @@ def passwords() -> Object:
     }  # fmt: skip
 
 
-def project() -> None:
+@contextmanager
+def project() -> Iterator[None]:
     """A clone of this checkout where the flow server looks for it; one with changes is left alone."""
     folder = str(VOLUME / "project")
+    was_there = Path(folder).exists()
     as_owner = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", "env", "HOME=/tmp"]
     git = [*as_owner, "git", "-c", "safe.directory=*", "-C", folder]
-    if not Path(folder).exists():
+    if not was_there:
         subprocess.run([*as_owner, "git", "init", "-q", "-b", "main", folder], check=True)
     changed = subprocess.run(
         [*git, "status", "--porcelain"], check=True, capture_output=True
@@ -94,12 +98,16 @@ def project() -> None:
     )
     subprocess.run([*git, "fetch", "-q", ".git/head", "HEAD"], check=True)
     subprocess.run([*git, "checkout", "-q", "--detach", "FETCH_HEAD"], check=True)
+    try:
+        yield
+    finally:
+        if not was_there:
+            shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def system() -> Iterator[None]:
     apply_dev()
-    project()
     data = VOLUME.parent / f"headrace-postgres-{uuid.uuid4().hex[:8]}"
     data.mkdir(mode=0o700)
     os.chown(data, UID, UID)
@@ -110,17 +118,9 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
           for name in ("runAsUser", "runAsGroup", "fsGroup")),
     ]  # fmt: skip
     try:
-        with created(disk(data), passwords()):
-            ask(
-                "patch",
-                "statefulset",
-                "postgres",
-                "-n",
-                SYSTEM,
-                "--type=json",
-                "-p",
-                json.dumps(start),
-            )
+        with project(), created(disk(data), passwords()):
+            patch = json.dumps(start)
+            ask("patch", "statefulset", "postgres", "-n", SYSTEM, "--type=json", "-p", patch)
             ask("scale", "-n", SYSTEM, "--replicas=1", "statefulset/postgres")
             ask("scale", "-n", SYSTEM, "--replicas=1", "deployment", "prefect", "mlflow", "flows")
             try:
@@ -135,12 +135,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.mark.timeout(900)
 def test_the_servers_serve_and_the_flows_are_there_to_be_started(system: None) -> None:
-    for what in (
-        "statefulset/postgres",
-        "deployment/prefect",
-        "deployment/mlflow",
-        "deployment/flows",
-    ):
+    for what in SERVERS:
         ask("rollout", "status", what, "-n", SYSTEM, "--timeout=300s")
     restarts = {
         pod["metadata"]["labels"]["app.kubernetes.io/name"]: sum(
