@@ -65,8 +65,9 @@ FROM base AS control
 RUN apt-get update \
     && apt-get install -y --no-install-recommends git \
     && rm -rf /var/lib/apt/lists/*
-# The flow server clones /app, which belongs to another user.
+# The flow server clones /app, which belongs to another user: git asks for leave by either name.
 RUN git config --system --add safe.directory /app \
+    && git config --system --add safe.directory /app/.git \
     && printf '#!/bin/sh\nexec python -m tasks.cli "$@"\n' > /usr/local/bin/headrace \
     && chmod 0755 /usr/local/bin/headrace
 COPY --from=control-packages /opt/venv /opt/venv

@@ -44,6 +44,7 @@ mount -o remount,ro,bind "$1"
 shift 2
 exec "$@"
 """
+AS_MANIFESTS = {"HOME": "/tmp", "DVC_SITE_CACHE_DIR": "/tmp/dvc"}
 USES = {
     "control": (
         "headrace --help",
@@ -223,7 +224,7 @@ def _use(name: str, image: Built, commit: str) -> None:
     assert image.environment["HEADRACE_COMMIT"] == commit
     for text in USES[name]:
         _say(name, f"as {image.user}, root read-only: {text[:100]}")
-        environ = image.environment | {"HOME": "/tmp", "TMPDIR": "/tmp"}
+        environ = image.environment | AS_MANIFESTS
         _in_root(
             image.root, AS_A_POD, image.user, environ, f"cd {shlex.quote(image.folder)}; {text}"
         )

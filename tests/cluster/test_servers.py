@@ -149,6 +149,21 @@ def test_the_servers_serve_and_the_flows_are_there_to_be_started(system: None) -
     assert in_flows(MLFLOW) == "0"
     assert in_flows(WITHOUT_PASSWORD) == "401"
     assert in_flows(CAN_I) == "yes no"
+    # With DVC, below a root that is read-only, in the project on the volume.
+    plan = ask(
+        "exec",
+        "-n",
+        SYSTEM,
+        "deploy/flows",
+        "-c",
+        "flows",
+        "--",
+        "python",
+        "-m",
+        "tasks.cli",
+        "plan",
+    )
+    assert "of 10 stages to run" in plan
 
 
 def in_flows(script: str) -> str:
