@@ -44,6 +44,9 @@ class Settings(BaseSettings):
     patience_s: float = Field(
         600, gt=0, description="how long a Kubernetes that does not answer is asked again"
     )
+    pull_patience_s: float = Field(
+        120, gt=0, description="how long a registry that does not give an image is asked again"
+    )
     lost_s: float = Field(
         60,
         gt=0,

@@ -13,6 +13,7 @@ from components.errors import (
     StageError,
     UserError,
 )
+from components.preflight.report import from_json
 
 Object = dict[str, Any]
 State = Literal[
@@ -24,9 +25,8 @@ ERROR_OF_EXIT_CODE: Mapping[int, type[StageError]] = {
 AGAIN = "run it again: it goes on from its last checkpoint"
 USELESS_PULLS = ("InvalidImageName", "ErrImageNeverPull")
 FAILED_PULLS = ("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", *USELESS_PULLS)
-MAX_EVICTIONS = 3
+MAX_EVICTIONS = 2
 """By a kubelet that runs short of something: the next pod would fare no better."""
-PULL_PATIENCE_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ _GRAVITY = (UserError.kind, DataError.kind, NodeUnhealthy.kind, StageError.kind,
 """Of ranks that fail together, one has the reason and the others only lost it."""
 
 
-def hopeless(seen: Seen, lost_s: float) -> Verdict | None:
+def hopeless(seen: Seen, lost_s: float, pull_patience_s: float) -> Verdict | None:
     """Why waiting is of no use, although the Job has not ended; None while it may be."""
     out_of_time = _condition(seen.workload, "Evicted")
     if (
@@ -124,7 +124,7 @@ def hopeless(seen: Seen, lost_s: float) -> Verdict | None:
             "raise time_limit_h in k8s/resources.yaml; it goes on from its last checkpoint",
         )
     for pod in seen.pods:
-        found = _pull_failed(pod, seen.at) or _is_lost(pod, seen.at, lost_s)
+        found = _pull_failed(pod, seen.at, pull_patience_s) or _is_lost(pod, seen.at, lost_s)
         if found:
             return found
     evicted = [pod for pod in seen.pods if _disruption(pod) == "TerminationByKubelet"]
@@ -133,7 +133,7 @@ def hopeless(seen: Seen, lost_s: float) -> Verdict | None:
         return Verdict(
             UserError.kind,
             f"evicted {len(evicted)} times: {_first_line(why)}",
-            "raise scratch_gib or memory_gib in k8s/resources.yaml",
+            "its nodes have too little for all that they run: state more memory_gib and scratch_gib",
             evicted[-1]["spec"].get("nodeName", ""),
         )
     return None
@@ -183,6 +183,13 @@ def gang(seen: Seen) -> list[str] | None:
 def _of_pod(pod: Object, memory_gib: float) -> Verdict | None:
     status = pod.get("status", {})
     node = pod["spec"].get("nodeName", "")
+    if status.get("reason") == "Evicted" and "exceeds the" in status.get("message", ""):
+        return Verdict(
+            UserError.kind,
+            f"evicted from {node}: {_first_line(status['message'])}",
+            "raise scratch_gib in k8s/resources.yaml",
+            node,
+        )
     for container in [
         *(status.get("containerStatuses") or []),
         *(status.get("initContainerStatuses") or []),
@@ -206,14 +213,14 @@ def _of_pod(pod: Object, memory_gib: float) -> Verdict | None:
 def _of_preflight(ended: Object, node: str) -> Verdict:
     error = ERROR_OF_EXIT_CODE.get(ended["exitCode"], StageError)
     if error is NodeUnhealthy:
-        why = "; ".join(_failed_findings(ended.get("message", ""))) or "it did not say why"
+        why = "; ".join(_findings(ended, "fail")) or "it did not say why"
         return Verdict(
             error.kind,
             f"{node} failed its pre-check: {why}",
             "the next attempt goes to another node; `headrace nodes` says more",
             node,
         )
-    said = _first_line(ended.get("message", "")) or "without a word"
+    said = "; ".join(_findings(ended, "inconclusive")) or "without a word"
     return Verdict(
         error.kind,
         f"the pre-check on {node} ended with exit code {ended['exitCode']}: {said}",
@@ -222,12 +229,14 @@ def _of_preflight(ended: Object, node: str) -> Verdict:
     )
 
 
-def _failed_findings(message: str) -> list[str]:
+def _findings(ended: Object, status: str) -> list[str]:
+    """The messages of a report's findings of this status; of no report, its first line."""
+    message = ended.get("message", "")
     try:
-        findings = json.loads(message).get("findings", [])
-    except (ValueError, AttributeError):
+        findings = from_json(json.loads(message)).findings
+    except (ValueError, DataError):
         return [_first_line(message)] if message else []
-    return [str(one["message"]) for one in findings if one.get("status") == "fail"]
+    return [one.message for one in findings if one.status == status]
 
 
 def _of_stage(ended: Object, node: str, disruption: str) -> Verdict:
@@ -253,7 +262,7 @@ def _outcome(message: str) -> Object | None:
     return said if is_one and said["kind"] != "ok" else None
 
 
-def _pull_failed(pod: Object, now: float) -> Verdict | None:
+def _pull_failed(pod: Object, now: float, patience_s: float) -> Verdict | None:
     since = _instant(pod["metadata"].get("creationTimestamp"))
     for container in [
         *(pod["status"].get("initContainerStatuses") or []),
@@ -264,7 +273,7 @@ def _pull_failed(pod: Object, now: float) -> Verdict | None:
         if reason not in FAILED_PULLS:
             continue
         is_absent = reason in USELESS_PULLS or "not found" in said
-        if is_absent or now - since > PULL_PATIENCE_S:
+        if is_absent or now - since > patience_s:
             kind = UserError if is_absent else InfraError
             return Verdict(
                 kind.kind,

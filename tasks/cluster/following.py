@@ -118,7 +118,7 @@ class _Follower:
         self._run, self._progress = run, progress
         self._attempt: int = read_request(run.path)["attempt"]
         self._memory_gib = resources.memory_gib
-        self._lost_s = settings.lost_s
+        self._lost_s, self._pull_patience_s = settings.lost_s, settings.pull_patience_s
         self._wait_s = resources.grace_s + settings.lost_s
         """How long pods may take to end."""
         self._asked_at = self._gone_at = -ASK_INTERVAL_S
@@ -151,7 +151,7 @@ class _Follower:
                 self._progress.relay()
                 self._tell_warnings(seen)
                 return verdict(seen, self._memory_gib)
-        found = hopeless(seen, self._lost_s)
+        found = hopeless(seen, self._lost_s, self._pull_patience_s)
         if found is not None:
             self._tell_warnings(seen)
             cancel(

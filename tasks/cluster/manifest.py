@@ -10,6 +10,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from components.contract import ON_MANY_RANKS, Json
+from tasks.claim import GANG, PLACES
 from tasks.config import StageResources
 
 Object = dict[str, Any]
@@ -134,9 +135,10 @@ def _fill_pod(
         (volume,) = (one for one in pod["volumes"] if one["name"] == volume_name)
         volume["emptyDir"]["sizeLimit"] = _mebibytes(size_gib)
     (preflight,), (stage,) = pod["initContainers"], pod["containers"]
-    preflight["command"] += ["--gpus", str(resources.gpus)]
+    preflight["command"] += ["--gpus", str(resources.gpus), "--shared", str(attempt.run_dir)]
     if is_gang:
-        preflight["command"].append("--gang")
+        members = attempt.run_dir / PLACES / GANG
+        preflight["command"] += ["--gang", "--members", str(members)]
     stage["command"] += [attempt.stage, str(attempt.run_dir)]
     environment = _environment(attempt, resources, place, name, is_gang)
     for container in (preflight, stage):

@@ -60,7 +60,7 @@ volumes: dict[str, Path] = {}
 def place(namespace: str, template: Path) -> Iterator[Place]:
     """A fresh project on the namespace's volume; the Jobs of a test end with it."""
     root = volumes[namespace] / "project"
-    shutil.copytree(template, root, symlinks=True)
+    projects.copy(template, root)
     yield Place(root, namespace)
     projects.kubectl("delete", "jobs", "--all", "-n", namespace, "--cascade=foreground")
     shutil.rmtree(root)

@@ -33,6 +33,12 @@ def build(folder: Path) -> Path:
     return folder
 
 
+def copy(project: Path, folder: Path) -> Path:
+    """`project` before anything ran in it, into `folder`."""
+    shutil.copytree(project, folder, symlinks=True)
+    return folder
+
+
 def environment(folder: Path, namespace: str, kubeconfig: Path) -> dict[str, str]:
     return {
         "HEADRACE_LAUNCHER": "kubernetes",

@@ -31,10 +31,11 @@ def run(params, io, sink):
     started.write_text(started.read_text() + "x" if started.exists() else "x")
     if params.fate == "ignores the signal":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    is_again = len(started.read_text()) > 1
     for step in range(params.num_steps):
         sink.metrics({"toy/step": float(step)}, step)
         sink.progress(step + 1, params.num_steps, "steps")
-        time.sleep(params.step_s)
+        time.sleep(0 if params.fate == "slow once" and is_again else params.step_s)
     match params.fate:
         case "user": raise UserError("the number is wrong", "mend it")
         case "data": raise DataError("the shard is empty")
@@ -42,6 +43,13 @@ def run(params, io, sink):
         case "infra once":
             if len(started.read_text()) < 2: raise InfraError("the store was away")
         case "out of memory": raise MemoryError
+        case "eats memory":
+            eaten = []
+            while True: eaten.append(bytearray(b"x") * 10_000_000)
+        case "fills":
+            with open(os.environ.get("FILLS", str(io.work)) + "/full", "wb") as file:
+                while True: file.write(bytes(1_000_000)); file.flush(); time.sleep(0.01)
+        case "exits with 75": os._exit(75)
         case "killed": os.kill(os.getpid(), signal.SIGKILL)
     text = "".join(sorted((path / "text").read_text() for path in io.inputs.values()))
     (io.out / "text").write_text(f"{text}{params.text}")
@@ -60,7 +68,10 @@ class Toy(Section):
     text: str
     num_steps: int = Field(ge=1, le=1000)
     step_s: float = Field(ge=0)
-    fate: Literal["ok", "user", "data", "bug", "infra once", "out of memory", "killed", "ignores the signal"]
+    fate: Literal[
+        "ok", "user", "data", "bug", "infra once", "out of memory", "eats memory", "fills",
+        "exits with 75", "killed", "ignores the signal", "slow once"
+    ]
 
 class Dpo(Section):
     beta: float = Field(gt=0, description="no stage reads it; the form has a field for it")
@@ -161,12 +172,6 @@ def copy(project: Path, folder: Path) -> Path:
         ["flock", str(project / "runs" / ".mirror.lock"), "cp", "-a", str(project), str(folder)],
         check=True,
     )
-    return folder
-
-
-def copy_tree(project: Path, folder: Path) -> Path:
-    """`project` before anything ran in it, into `folder`."""
-    shutil.copytree(project, folder, symlinks=True)
     return folder
 
 
