@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pytest
 from kubernetes import client, config
 
 from tests.manifests import KUEUE, ROOT, Object, kubectl
@@ -19,11 +18,6 @@ VOLUME = Path("/var/lib/headrace")
 UID = 1000
 PATIENCE_S = 60.0
 T = TypeVar("T")
-
-needs_cluster = pytest.mark.skipif(
-    not os.environ.get("KUBECONFIG"),
-    reason="no KUBECONFIG: run it by `python -m k8s.devcluster exec python -m pytest tests/cluster`",
-)
 
 
 def ask(*arguments: str, stdin: object = None) -> str:

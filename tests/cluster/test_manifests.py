@@ -12,14 +12,11 @@ from tests.cluster.overlay import (
     condition,
     created,
     get,
-    needs_cluster,
     refusal,
     stage_job,
     until,
 )
 from tests.manifests import OVERLAYS, Object, objects_of
-
-pytestmark = needs_cluster
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -15,12 +15,9 @@ from tests.cluster.overlay import (
     created,
     fake_node,
     get,
-    needs_cluster,
     until,
 )
 from tests.manifests import Object, name_of, objects_of, pod_of, workloads
-
-pytestmark = needs_cluster
 
 AGENT = "system:serviceaccount:headrace-nodes:node-agent"
 CONTROLLER = "system:serviceaccount:headrace-system:node-controller"

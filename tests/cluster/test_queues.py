@@ -15,14 +15,11 @@ from tests.cluster.overlay import (
     fake_node,
     get,
     kueue_object,
-    needs_cluster,
     stage_job,
     until,
     workload_of,
 )
 from tests.manifests import Object, name_of, objects_of, of_kind
-
-pytestmark = needs_cluster
 
 RACKS = {"r1": 2, "r2": 2}
 """Nodes of each rack; each has 8 GPUs."""

@@ -8,9 +8,7 @@ import pytest
 from kubernetes import client, config
 
 from tests.access import ACCOUNTS, EVERYWHERE, Right, wanted
-from tests.cluster.overlay import answer, apply_dev, call, needs_cluster
-
-pytestmark = needs_cluster
+from tests.cluster.overlay import answer, apply_dev, call
 
 NAMESPACES = ("headrace", "headrace-system", "headrace-nodes", "default", "kube-system")
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")

@@ -24,7 +24,6 @@ from tests.cluster.overlay import (
     ask,
     created,
     get,
-    needs_cluster,
     until,
 )
 from tests.manifests import ROOT, Object
@@ -47,13 +46,10 @@ test -s "$PGDATA/PG_VERSION" || {
 exec $bin/postgres -D "$PGDATA" -c listen_addresses='*'
 """
 
-pytestmark = [
-    needs_cluster,
-    pytest.mark.skipif(
-        not list(Path("/usr/lib/postgresql").glob("*/bin/initdb")),
-        reason="no PostgreSQL: apt-get install postgresql",
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    not list(Path("/usr/lib/postgresql").glob("*/bin/initdb")),
+    reason="no PostgreSQL: apt-get install postgresql",
+)
 
 
 def disk(folder: Path) -> Object:
