@@ -1,0 +1,160 @@
+"""Which fields of a node the agent and the controller may change, asked of a real API server."""
+
+import json
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster.overlay import (
+    IMAGE,
+    answer,
+    apply_dev,
+    ask,
+    call,
+    created,
+    fake_node,
+    get,
+    until,
+)
+from tests.manifests import Object, name_of, objects_of, pod_of, workloads
+
+AGENT = "system:serviceaccount:headrace-nodes:node-agent"
+CONTROLLER = "system:serviceaccount:headrace-system:node-controller"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _applied() -> None:
+    apply_dev()
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[str]:
+    name = f"rights-{uuid.uuid4().hex[:8]}"
+    with created(fake_node(name, rack="r9", gpus=8, labels={})):
+        until("the fake node is ready", lambda: get("node", name)["spec"]["taints"] == [GPU_TAINT])
+        yield name
+
+
+def refusal(user: str, node: str, patch: Object, *, at: str, subresource: str = "") -> str:
+    """Why `user`, whose pod is on the node `at`, may not patch `node`; empty if it may. A dry run."""
+    headers = {
+        "Impersonate-User": user,
+        "Impersonate-Group": "system:authenticated",
+        "Content-Type": "application/strategic-merge-patch+json",
+    }
+    if at:
+        headers["Impersonate-Extra-authentication.kubernetes.io%2Fnode-name"] = at
+    path = f"/api/v1/nodes/{node}{'/' + subresource if subresource else ''}"
+    said = call("PATCH", path, patch, dry_run=True, **headers)
+    return "" if said["kind"] == "Node" else str(said["message"])
+
+
+CONDITION = {
+    "status": {"conditions": [{"type": "HeadraceHealthy", "status": "False", "reason": "Xid"}]}
+}
+NOTE = {"metadata": {"annotations": {"headrace.dev/health": "{}"}}}
+GPU_TAINT = {"key": "nvidia.com/gpu", "effect": "NoSchedule"}
+"""The fake node's own. A list of taints is written whole, so who adds one repeats the others."""
+UNHEALTHY = {"key": "headrace.dev/unhealthy", "effect": "NoExecute"}
+TAINT = {"spec": {"taints": [GPU_TAINT, UNHEALTHY]}}
+
+
+def test_an_agent_reports_its_own_node_and_no_other(node: str) -> None:
+    for patch in (CONDITION, NOTE):
+        assert refusal(AGENT, node, patch, at=node, subresource="status") == ""
+        for elsewhere in ("dev-1", ""):
+            said = refusal(AGENT, node, patch, at=elsewhere, subresource="status")
+            assert "its own node alone" in said
+
+
+@pytest.mark.parametrize(
+    ("patch", "said"),
+    [
+        ({"metadata": {"labels": {"headrace.dev/gpu-pool": "h200"}}}, "no label"),
+        ({"metadata": {"annotations": {"kwok.x-k8s.io/node": None}}}, "annotations of headrace"),
+        ({"metadata": {"annotations": {"other/note": "x"}}}, "annotations of headrace"),
+        ({"status": {"capacity": {"nvidia.com/gpu": "64"}}}, "conditions of a node"),
+        ({"status": {"allocatable": {"cpu": "1"}}}, "conditions of a node"),
+        ({"status": {"conditions": [{"type": "Ready", "status": "False"}]}}, "named Headrace"),
+    ],
+)
+def test_an_agent_changes_nothing_else_of_its_nodes_status(
+    node: str, patch: Object, said: str
+) -> None:
+    assert said in refusal(AGENT, node, patch, at=node, subresource="status")
+
+
+@pytest.mark.parametrize("patch", [TAINT, NOTE, {"spec": {"unschedulable": True}}])
+def test_an_agent_changes_nothing_of_its_node_but_the_status(node: str, patch: Object) -> None:
+    assert 'cannot patch resource "nodes"' in refusal(AGENT, node, patch, at=node)
+
+
+def test_the_controller_taints_cordons_and_labels_any_node(node: str) -> None:
+    for patch in (
+        TAINT,
+        NOTE,
+        {"spec": {"unschedulable": True}},
+        {"metadata": {"labels": {"headrace.dev/state": "quarantined"}}},
+    ):
+        assert refusal(CONTROLLER, node, patch, at="dev-1") == ""
+
+
+@pytest.mark.parametrize(
+    ("patch", "said"),
+    [
+        (
+            {"spec": {"taints": [GPU_TAINT, {"key": "mine", "effect": "NoExecute"}]}},
+            "taints of headrace",
+        ),
+        ({"spec": {"taints": [UNHEALTHY]}}, "taints of headrace"),  # the GPU's would be gone
+        ({"metadata": {"labels": {"topology.headrace.dev/rack": "r1"}}}, "labels of headrace"),
+        ({"metadata": {"annotations": {"kwok.x-k8s.io/node": "real"}}}, "annotations of headrace"),
+    ],
+)
+def test_the_controller_changes_nothing_else_of_a_node(node: str, patch: Object, said: str) -> None:
+    assert said in refusal(CONTROLLER, node, patch, at="dev-1")
+
+
+READ_LOG = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+text = ctypes.create_string_buffer(1 << 16)
+print(libc.klogctl(3, text, len(text)) > 0)
+print([line.split()[1] for line in open("/proc/self/status") if line.startswith("CapEff")])
+"""
+
+
+def test_the_agents_container_reads_the_kernels_log_with_one_capability() -> None:
+    """And the token of its pod names the node, on which admission-nodes.yaml relies."""
+    (agent,) = (one for one in workloads(objects_of("dev")) if name_of(one) == "node-agent")
+    template = pod_of(agent)
+    (container,) = template["containers"]
+    name = f"rights-{uuid.uuid4().hex[:8]}"
+    script = "import time\n" + READ_LOG + "time.sleep(60)\n"
+    pod = {
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": "headrace-nodes"},
+        "spec": {
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 1,
+            "serviceAccountName": template["serviceAccountName"],
+            "automountServiceAccountToken": True,
+            "nodeName": "dev-1",
+            "securityContext": template["securityContext"],
+            "containers": [{
+                "name": "agent", "image": IMAGE, "command": ["python3", "-c", script],
+                "securityContext": container["securityContext"],
+            }],
+        },
+    }  # fmt: skip
+    with created(pod):
+        log = until("the pod has said it", lambda: answer("logs", "-n", "headrace-nodes", name))
+        assert log.splitlines() == ["True", "['0000000400000000']"]  # CAP_SYSLOG, number 34
+        token = ask("exec", "-n", "headrace-nodes", name, "--", "cat",
+                    "/var/run/secrets/kubernetes.io/serviceaccount/token")  # fmt: skip
+        who = json.loads(ask("auth", "whoami", "-o", "json", f"--token={token}"))["status"][
+            "userInfo"
+        ]
+    assert who["username"] == AGENT
+    assert who["extra"]["authentication.kubernetes.io/node-name"] == ["dev-1"]

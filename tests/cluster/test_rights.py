@@ -1,0 +1,103 @@
+"""Who may do what, asked of a real API server: all that is allowed, and that nothing else is."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pytest
+from kubernetes import client, config
+
+from tests.access import ACCOUNTS, EVERYWHERE, Right, wanted
+from tests.cluster.overlay import answer, apply_dev, call
+
+NAMESPACES = ("headrace", "headrace-system", "headrace-nodes", "default", "kube-system")
+VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
+EVERYBODYS = {
+    "selfsubjectaccessreviews.authorization.k8s.io",
+    "selfsubjectrulesreviews.authorization.k8s.io",
+    "selfsubjectreviews.authentication.k8s.io",
+}
+"""What Kubernetes lets anybody create who has a name: questions about oneself."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _applied() -> None:
+    apply_dev()
+
+
+def resources() -> list[tuple[str, str, str, bool]]:
+    """Group, resource, subresource of all that the server has, and whether it is in namespaces."""
+    groups = [("", "/api/v1")]
+    for group in call("GET", "/apis")["groups"]:
+        groups += [(group["name"], f"/apis/{one['groupVersion']}") for one in group["versions"]]
+    found = set()
+    for group, path in groups:
+        for one in call("GET", path)["resources"]:
+            resource, _, subresource = one["name"].partition("/")
+            found.add((group, resource, subresource, one["namespaced"]))
+    return sorted(found)
+
+
+def questions() -> list[tuple[str, str, str, str, str]]:
+    """Namespace, group, resource, subresource and verb: everything that could be asked for."""
+    return [
+        (namespace, group, resource, subresource, verb)
+        for group, resource, subresource, is_namespaced in resources()
+        for namespace in (NAMESPACES if is_namespaced else (EVERYWHERE,))
+        for verb in VERBS
+    ]
+
+
+def is_allowed(api: client.AuthorizationV1Api, user: str, question: tuple[str, ...]) -> bool:
+    namespace, group, resource, subresource, verb = question
+    attributes = client.V1ResourceAttributes(
+        namespace=namespace, group=group, resource=resource, subresource=subresource, verb=verb
+    )
+    groups = ["system:serviceaccounts", f"system:serviceaccounts:{user.split(':')[2]}"]
+    review = client.V1SubjectAccessReview(
+        spec=client.V1SubjectAccessReviewSpec(
+            user=user, groups=[*groups, "system:authenticated"], resource_attributes=attributes
+        )
+    )
+    return bool(api.create_subject_access_review(review).status.allowed)
+
+
+@pytest.mark.parametrize("account", ACCOUNTS)
+def test_of_all_that_can_be_asked_an_account_may_do_this_and_nothing_else(account: str) -> None:
+    asked = questions()
+    assert len(asked) > 2000
+    config.load_kube_config(os.environ["KUBECONFIG"])
+    api = client.AuthorizationV1Api()
+    user = f"system:serviceaccount:{':'.join(ACCOUNTS[account])}"
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(partial(is_allowed, api, user), asked))
+    granted: set[Right] = set()
+    for (namespace, group, resource, subresource, verb), yes in zip(asked, answers, strict=True):
+        name = f"{resource}/{subresource}" if subresource else resource
+        full = f"{name}.{group}" if group else name
+        if yes and full not in EVERYBODYS:
+            granted.add((namespace, full, verb))
+    assert granted == wanted(account)
+
+
+@pytest.mark.parametrize(
+    ("user", "verb", "what", "namespace", "expected"),
+    [
+        ("headrace-system:launcher", "create", "jobs.batch", "headrace", "yes"),
+        ("headrace-system:launcher", "create", "jobs.batch", "default", "no"),
+        ("headrace-system:launcher", "create", "pods", "headrace", "no"),
+        ("headrace-system:launcher", "create", "pods/exec", "headrace", "no"),
+        ("headrace-system:launcher", "get", "secrets", "headrace-system", "no"),
+        ("headrace-system:launcher", "patch", "nodes", "headrace", "no"),
+        ("headrace-system:node-controller", "create", "pods/eviction", "headrace", "yes"),
+        ("headrace-system:node-controller", "create", "pods/eviction", "kube-system", "no"),
+        ("headrace-system:node-controller", "delete", "pods", "headrace", "no"),
+        ("headrace-nodes:node-agent", "patch", "nodes/status", "headrace", "yes"),
+        ("headrace-nodes:node-agent", "list", "pods", "headrace", "no"),
+        ("headrace:stage", "get", "pods", "headrace", "no"),
+    ],
+)
+def test_can_i(user: str, verb: str, what: str, namespace: str, expected: str) -> None:
+    resource, _, subresource = what.partition("/")
+    asked = ["auth", "can-i", verb, resource, "-n", namespace, f"--subresource={subresource}"]
+    assert answer(*asked, f"--as=system:serviceaccount:{user}") == expected
