@@ -5,6 +5,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 UV_VERSION := 0.13.9
 BIN := .venv/bin
+LOCK := $(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help
@@ -79,6 +80,10 @@ cluster-status: .venv/.test  ## what of it runs
 cluster-down: .venv/.test  ## stop it; nothing of it is left
 	@python -m k8s.devcluster down
 
+.PHONY: test-cluster
+test-cluster: .venv/.test  ## the tests on a real Kubernetes: HEADRACE_TEST_KUBECONFIG's, or the one of cluster-up
+	@python -m tests.on_cluster
+
 .PHONY: accept
 accept: .venv/.test  ## accept a stage's changed code without a run: make accept STAGE=clean
 	@test -n "$(STAGE)" || { echo "which stage? make accept STAGE=clean"; exit 1; }
@@ -92,8 +97,9 @@ golden: .venv/.test  ## record the stages' digests on the small corpus, after a 
 
 .PHONY: lock
 lock: .venv/.uv  ## resolve the dependencies again
-	@$(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header pyproject.toml -o requirements.lock
-	@$(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	@$(LOCK) --extra control pyproject.toml -o requirements.lock
+	@$(LOCK) -c requirements.lock pyproject.toml -o requirements-gpu.lock
+	@$(LOCK) --extra control --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 
 .PHONY: clean
 clean:  ## remove what runs left behind; the DVC cache, the registry and the environment stay

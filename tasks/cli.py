@@ -81,6 +81,11 @@ def parser() -> argparse.ArgumentParser:
     )
     queue.add_argument("--all", action="store_true", help="those that have ended too")
     queue.add_argument("--json", action="store_true", help="for programs")
+    from tasks.nodes.command import add_arguments
+
+    add_arguments(
+        verb("nodes", _nodes, "list the cluster's nodes: which are sick, why, since when")
+    )
     verb("up", _up, "start the console: Prefect, MLflow, and the flows to start from Prefect's UI")
     verb("status", _status, "say what of the console runs, and where")
     verb("down", _down, "stop the console")
@@ -136,6 +141,12 @@ def _run(arguments: argparse.Namespace, root: Path) -> int:
     return run_here(
         root, arguments.stages, arguments.force, arguments.pull, arguments.launcher, overrides
     )
+
+
+def _nodes(arguments: argparse.Namespace, root: Path) -> int:
+    from tasks.nodes.command import main as nodes
+
+    return nodes(arguments)
 
 
 def _queue(arguments: argparse.Namespace, root: Path) -> int:

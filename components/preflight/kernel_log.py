@@ -1,5 +1,6 @@
 """Xids in the kernel log."""
 
+import ctypes
 import errno
 import os
 import re
@@ -17,6 +18,8 @@ XID = re.compile(
 KMSG_STAMP = re.compile(r"\d+,\d+,(?P<us>\d+),")
 """Documentation/ABI/testing/dev-kmsg: `priority,sequence,microseconds,flags;text`."""
 DMESG_STAMP = re.compile(r"(?:<\d+>)?\[ *(?P<s>\d+\.\d+)\]")
+SYSLOG_READ_ALL, SYSLOG_SIZE_BUFFER = 3, 10
+"""linux/syslog.h; the first leaves what it reads for others."""
 RECORD_BYTES = 8192
 """More than any record of /dev/kmsg: a shorter read would fail with EINVAL."""
 
@@ -54,9 +57,19 @@ def _at_s(line: str) -> float | None:
 
 
 def read_kernel_log(path: Path = KMSG) -> KernelLogReading:
-    """The lines about Xids in `path`: the kernel's own device, or a file that somebody saved."""
+    """The lines about Xids in `path`: the kernel's own device, or a file that somebody saved.
+
+    Where the device is out of reach, as in a container that is not privileged, the kernel is asked
+    by syslog(2), for which CAP_SYSLOG alone is enough.
+    """
     try:
-        text = _kmsg(path) if path == KMSG else path.read_text(errors="replace").splitlines()
+        if path != KMSG:
+            text = path.read_text(errors="replace").splitlines()
+        else:
+            try:
+                text = _kmsg(path)
+            except OSError:
+                text = _syslog()
     except OSError as error:
         return KernelLogReading((), _uptime_s(), f"{path}: {os.strerror(error.errno or 0)}")
     return KernelLogReading(tuple(line for line in text if XID.search(line)), _uptime_s())
@@ -81,6 +94,19 @@ def _kmsg(path: Path) -> list[str]:
             lines += record.decode(errors="replace").splitlines()[:1]
     finally:
         os.close(descriptor)
+
+
+def _syslog() -> list[str]:
+    """The kernel's whole ring, as `dmesg --syslog` reads it. Raises OSError where that is not allowed."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    size = libc.klogctl(SYSLOG_SIZE_BUFFER, None, 0)
+    if size < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    buffer = ctypes.create_string_buffer(size)
+    length = libc.klogctl(SYSLOG_READ_ALL, buffer, size)
+    if length < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return buffer.raw[:length].decode(errors="replace").splitlines()
 
 
 def _uptime_s() -> float:

@@ -24,13 +24,13 @@ from components.preflight.kernel_log import KMSG
 from components.preflight.live import Live
 from components.preflight.readings import Measurements, Readings, Source
 from components.preflight.report import DEAR_CHECKS, Report
+from components.preflight.stamp import AGENT_PORT
 from components.preflight.thresholds import SKUS, Sku, Thresholds, load_thresholds
 from components.redaction import redacted
 from tasks.cluster.api import Api, Away, Object, Refused, connect
 from tasks.nodes import calls
 from tasks.nodes.condition import essence, status_patch
 from tasks.nodes.corrected import corrected_errors
-from tasks.nodes.names import AGENT_PORT
 from tasks.nodes.policy import PATH, Policy, load_policy
 from tasks.nodes.record import Record, record_of
 from tasks.nodes.ring import AgentWord, next_word, read_word

@@ -33,4 +33,3 @@ RESET_ANNOTATION = "headrace.dev/reset"
 
 CONDITION = "HeadraceHealthy"
 PREFLIGHT_CONTAINER = "preflight"
-AGENT_PORT = 9464

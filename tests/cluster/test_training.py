@@ -24,6 +24,7 @@ from tests.integration.tasks.processes import wait_for
 from tests.resources import DEFAULT
 
 NUM_STEPS = 40
+pytestmark = pytest.mark.timeout(900)  # two cores compile, import torch and train
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "HEADRACE_NUM_WORKERS": "1"}
 POD: dict[str, object] = {"cpu": 0.9, "memory_gib": 3.0, "shared_memory_gib": 0.5, "grace_s": 40}
 """Two fit the quota of two cores."""
@@ -34,6 +35,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real project on a small corpus with its pretrain done here, undisturbed, on one thread."""
     root = small.build(tmp_path_factory.mktemp("small") / "project")
     small.change(root, "pretrain.num_steps", NUM_STEPS)
+    small.change(root, "pretrain.batch.rows_per_micro_batch", 2)  # one for each of two ranks
     resources = {"default": DEFAULT | POD, "stages": {}}
     (root / "k8s" / "resources.yaml").write_text(json.dumps(resources))
     toy.commit(root, "Train a little longer")
