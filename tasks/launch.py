@@ -15,7 +15,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from components.contract import STAGES, Json
-from components.errors import InfraError, StageError, UserError, disk_faults_typed
+from components.errors import (
+    InfraError,
+    NodeUnhealthy,
+    StageError,
+    UserError,
+    disk_faults_typed,
+)
 from components.params import load_params
 from components.redaction import redacted
 from tasks import config, outcome
@@ -159,11 +165,15 @@ def next_request(
     """What request.json is to say, after the request `before` (empty if there was none) and its end.
 
     One that was not computed whole is gone on with: it keeps its `begun_at` and adds to its
-    `flow_runs`, by which MLflow has one run for all attempts that lead to one output.
+    `flow_runs`, by which MLflow has one run for all attempts that lead to one output; and it stays
+    away from nodes that were sick.
     """
     now, flow_run = time.time(), os.environ.get(FLOW_RUN, "")
     whole = last is not None and last.ok and last.attempt == before.get("attempt", last.attempt)
     flow_runs = [] if whole else [run for run in before.get("flow_runs", []) if run != flow_run]
+    avoid = [] if whole else list(before.get("avoid_nodes", []))
+    if last is not None and last.kind == NodeUnhealthy.kind and last.node not in avoid:
+        avoid.append(last.node)
     return {
         "stage": work.run.stage,
         "key": work.run.key,
@@ -174,6 +184,7 @@ def next_request(
         "attempt": before.get("attempt", last.attempt if last else 0) + 1,
         "launcher": settings.launcher,
         "num_workers": settings.num_workers,
+        "avoid_nodes": avoid,
         "cache": str(work.run.cache),
         "flow_run": flow_run,
         "flow_runs": [*flow_runs, flow_run] if flow_run else flow_runs,

@@ -1,7 +1,7 @@
 """What can be known to be wrong before a Job is made."""
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,17 +47,10 @@ def require_image(root: Path, settings: Settings) -> None:
 
 def require_fit(nodes: Sequence[Object], stage: str, resources: StageResources) -> None:
     """Raise UserError if no node could hold one pod of the stage, were it empty."""
-    wanted = {"cpu": resources.cpu, "memory": resources.memory_gib * 2**30}
-    if resources.gpus:
-        wanted["nvidia.com/gpu"] = float(resources.gpus)
-    most = dict.fromkeys(wanted, 0.0)
-    for node in nodes:
-        has = {
-            name: quantity(node["status"].get("allocatable", {}).get(name, "0")) for name in wanted
-        }
-        if all(has[name] >= wanted[name] for name in wanted):
-            return
-        most = {name: max(most[name], has[name]) for name in wanted}
+    wanted = _wanted(resources)
+    if any(_fits(node, wanted) for node in nodes):
+        return
+    most = {name: max((_has(node, name) for node in nodes), default=0.0) for name in wanted}
     short = [name for name in wanted if most[name] < wanted[name]] or list(wanted)
     asked = ", ".join(f"{_shown(name, wanted[name])}" for name in short)
     largest = ", ".join(f"{_shown(name, most[name])}" for name in short)
@@ -65,6 +58,27 @@ def require_fit(nodes: Sequence[Object], stage: str, resources: StageResources) 
         f"no node can hold {stage}: it asks for {asked}; the largest has {largest}",
         f"lower it in k8s/resources.yaml: stages.{stage}",
     )
+
+
+def avoidable(
+    nodes: Sequence[Object], avoid: Sequence[str], resources: StageResources
+) -> list[str]:
+    """`avoid`, if a pod would fit another node too; none of them where there is no other."""
+    others = [node for node in nodes if node["metadata"]["name"] not in avoid]
+    return list(avoid) if any(_fits(node, _wanted(resources)) for node in others) else []
+
+
+def _wanted(resources: StageResources) -> dict[str, float]:
+    wanted = {"cpu": resources.cpu, "memory": resources.memory_gib * 2**30}
+    return wanted | ({"nvidia.com/gpu": float(resources.gpus)} if resources.gpus else {})
+
+
+def _has(node: Object, name: str) -> float:
+    return quantity(node["status"].get("allocatable", {}).get(name, "0"))
+
+
+def _fits(node: Object, wanted: Mapping[str, float]) -> bool:
+    return all(_has(node, name) >= amount for name, amount in wanted.items())
 
 
 def quantity(text: str) -> float:

@@ -126,7 +126,10 @@ class KubernetesLauncher:
         nodes = patiently(lambda: self._api.get(api.NODES), self._settings.patience_s, _print)
         checks.require_fit(nodes["items"], run.stage, resources)
         place = self._place(run.root)
-        attempt = Attempt(run.stage, run.key, request["attempt"], run.path, request["flow_run"])
+        avoid = checks.avoidable(nodes["items"], request["avoid_nodes"], resources)
+        attempt = Attempt(
+            run.stage, run.key, request["attempt"], run.path, request["flow_run"], tuple(avoid)
+        )
         job, *others = render(load_template(run.root), attempt, resources, place)
         _hand_over(run, place)
         path = namespace_of(api.JOBS, place.namespace)

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,8 @@ class Attempt:
     run_dir: Path
     flow_run: str
     """The Prefect flow run that asked for it; empty if none did."""
+    avoid_nodes: tuple[str, ...] = ()
+    """That were sick in an earlier attempt."""
 
 
 def job_name(stage: str, key: str, number: int) -> str:
@@ -126,6 +128,8 @@ def _fill_pod(
     if resources.num_nodes > 1:
         pod["subdomain"] = name
     pod["tolerations"] += _tolerations(resources)
+    if attempt.avoid_nodes:
+        pod["affinity"] = _away_from(attempt.avoid_nodes)
     (volume,) = (one for one in pod["volumes"] if one["name"] == "project")
     volume["persistentVolumeClaim"]["claimName"] = place.claim
     for volume_name, size_gib in (
@@ -196,6 +200,14 @@ def _tolerations(resources: StageResources) -> list[Object]:
     if resources.time_limit_h <= MULTI_DAY_H:
         found.append({"key": "headrace.dev/at-risk", "operator": "Exists", "effect": "NoSchedule"})
     return found
+
+
+def _away_from(nodes: Sequence[str]) -> Object:
+    is_another = {
+        "key": "kubernetes.io/hostname", "operator": "NotIn", "values": sorted(nodes),
+    }  # fmt: skip
+    terms = {"nodeSelectorTerms": [{"matchExpressions": [is_another]}]}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
 
 
 def _mebibytes(gib: float) -> str:

@@ -72,10 +72,28 @@ def assert_same(place: Place, trained: Path) -> None:
 
 
 def assert_near(place: Place, trained: Path) -> None:
-    """Equal but for the order in which ranks add."""
-    found, want = weights(place.root), weights(trained)
-    for name, value in want.items():
-        torch.testing.assert_close(found[name], value, rtol=2e-3, atol=2e-4, msg=name)
+    """Equal but for the order in which ranks add: every step's loss, and the weights as a whole.
+
+    Adam divides by the size of a gradient, so one of nearly nothing may move a single weight either
+    way; 0.0003 nats and 0.15 % were seen.
+    """
+    found, want = losses(place.root), losses(trained)
+    assert sorted(found) == sorted(want) == list(range(1, NUM_STEPS + 1))
+    assert max(abs(found[step] - want[step]) for step in want) < 0.002
+    there, here = weights(place.root), weights(trained)
+    apart = sum(float((there[name] - here[name]).square().sum()) for name in here)
+    assert apart < 0.01**2 * sum(float(value.square().sum()) for value in here.values())
+
+
+def losses(root: Path) -> dict[int, float]:
+    """The loss of each step, in nats."""
+    (path,) = (root / "runs" / "pretrain").glob("*/metrics.jsonl")
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    return {
+        entry["step"]: entry["metrics"]["train/loss_nats"]
+        for entry in entries
+        if "train/loss_nats" in entry.get("metrics", {})
+    }
 
 
 def told(place: Place) -> list[str]:
