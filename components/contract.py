@@ -4,6 +4,10 @@ A stage is a module `components.<stage>.stage` with one function
 
     run(params, io, sink) -> Report
 
+and, if it is one of ON_MANY_MACHINES, a second one, which computes pieces for the first:
+
+    assist(params, io, share, sink) -> None
+
 `params` is the stage's section of params.yaml, already validated; `io` says where to read and
 write; `sink` takes what people want to see while it runs. The stage fills `io.out`; publishing it
 is the launcher's work, so a stage that fails publishes nothing.
@@ -31,8 +35,30 @@ ON_MANY_RANKS = ("pretrain", "sft")
 """Stages whose training loop spreads a batch over ranks and whose first rank alone publishes; any
 other would run whole, once on each rank, and write over itself."""
 
+ON_MANY_MACHINES = ("ingest", "clean", "dedup", "tokenize")
+"""Stages whose long part is a map over pieces, which other machines can compute as well."""
+
 Json = Any  # what json.dumps takes: numbers, strings, None, and lists and dicts of them
 Report = dict[str, Json]
+
+
+@dataclass(frozen=True)
+class Share:
+    """One machine's part of a stage that several compute; see `components/sharing.py`.
+
+    The first leads: it runs the stage, and needs none of the others. They assist it.
+    """
+
+    index: int
+    """0 <= index < num; 0 leads."""
+    num: int
+    folder: Path
+    """Where pieces lie, on a volume that all machines see. The leader makes it; it goes when the
+    stage has succeeded."""
+
+
+class LeaderLeft(Exception):
+    """What `assist` raises when the folder is gone: the leader is through, or another replaces it."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +80,8 @@ class StageIO:
     """The run's seed; every random choice derives from it."""
     num_workers: int
     """Processes or threads to use, >= 1. It must never change the result."""
+    share: Share | None = None
+    """None: this machine computes the stage alone. It must never change the result."""
 
 
 class Sink(Protocol):

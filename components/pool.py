@@ -9,8 +9,9 @@ import select
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import TypeVar
 
 from components.errors import InfraError
@@ -40,6 +41,39 @@ def _end_with(main_pid: int) -> None:
     os._exit(1)
 
 
+class InThisProcess(Executor):
+    """Does what is submitted at once; what it raises comes out of `submit`."""
+
+    def submit(
+        self, fn: Callable[..., Result], /, *args: object, **kwargs: object
+    ) -> Future[Result]:
+        future: Future[Result] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+@contextmanager
+def workers(num_workers: int) -> Iterator[Executor]:
+    """Processes to submit work to; one worker is this process.
+
+    A worker that vanishes (killed, out of memory) raises InfraError in the body.
+    """
+    if num_workers <= 1:
+        yield InThisProcess()
+        return
+    context = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(
+        num_workers, mp_context=context, initializer=_begin_worker, initargs=(os.getpid(),)
+    ) as pool:
+        try:
+            yield pool
+        except BrokenProcessPool as error:
+            raise InfraError(
+                "a worker process vanished",
+                "often the kernel ended it for memory: see `dmesg`, or set HEADRACE_NUM_WORKERS lower",
+            ) from error
+
+
 def map_ordered(
     fn: Callable[[Item], Result], items: Iterable[Item], num_workers: int
 ) -> Iterator[Result]:
@@ -53,11 +87,8 @@ def map_ordered(
     if num_workers <= 1:
         yield from map(fn, items)
         return
-    context = multiprocessing.get_context("forkserver")
     in_flight: deque[Future[Result]] = deque()
-    with ProcessPoolExecutor(
-        num_workers, mp_context=context, initializer=_begin_worker, initargs=(os.getpid(),)
-    ) as pool:
+    with workers(num_workers) as pool:
         try:
             for item in items:
                 in_flight.append(pool.submit(fn, item))
@@ -65,11 +96,6 @@ def map_ordered(
                     yield in_flight.popleft().result()
             while in_flight:
                 yield in_flight.popleft().result()
-        except BrokenProcessPool as error:
-            raise InfraError(
-                "a worker process vanished",
-                "often the kernel ended it for memory: see `dmesg`, or set HEADRACE_NUM_WORKERS lower",
-            ) from error
         finally:
             for future in in_flight:
                 future.cancel()

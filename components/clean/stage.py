@@ -23,14 +23,16 @@ from components.clean.decision import (
     fit_thresholds,
     rules_by_language,
 )
+from components.clean.packing import CLEANED, rules_from_json, rules_to_json
 from components.clean.params import METRICS, CleanParams, FitParams
 from components.clean.plots import draw_languages, draw_lengths, draw_reasons
 from components.clean.scoring import Scored
-from components.contract import Json, Report, Sink, StageIO
+from components.contract import Json, Report, Share, Sink, StageIO
 from components.errors import DataError
 from components.pool import map_ordered
 from components.schemas import CONVERSATIONS, DOCUMENTS, RATED_RESPONSES, SPLITS
 from components.shards import RowGroup, ShardWriter, read_row_group, row_groups
+from components.sharing import assist_map, hear, map_shared, tell
 
 SCHEMAS = {
     "documents": DOCUMENTS,
@@ -38,20 +40,18 @@ SCHEMAS = {
     "rated_responses": RATED_RESPONSES,
 }
 
+RULES = "rules.json"
+
 
 def run(params: CleanParams, io: StageIO, sink: Sink) -> Report:
     """Publish documents/ by split, rejected/, and ingest's other tables without personal data."""
     started_at = time.monotonic()
-    pieces = [
-        Piece(table, split, group)
-        for table in SCHEMAS
-        for split in SPLITS
-        for group in row_groups(io.inputs["ingest"] / table / split)
-    ]
+    pieces = _pieces(io)
     rules = dict(rules_by_language(params.rules, params.language_rules))
     if params.fit is not None:
         sink.info(f"fitting thresholds on {params.fit.num_documents:,} training documents")
         rules |= _fit(params, params.fit, rules, pieces, io.num_workers)
+    tell(io.share, RULES, rules_to_json(rules))
     counts = _clean(params, rules, pieces, io, sink)
     of_split = {split: counts["documents", split] for split in SPLITS}
     _refuse_an_empty_result(of_split["train"])
@@ -68,6 +68,22 @@ def run(params: CleanParams, io: StageIO, sink: Sink) -> Report:
         else {},
         "elapsed_s": round(time.monotonic() - started_at, 3),
     }
+
+
+def assist(params: CleanParams, io: StageIO, share: Share, sink: Sink) -> None:
+    """Clean pieces by the rules that the leader fitted."""
+    rules = rules_from_json(hear(share, RULES).read_bytes())
+    work = partial(clean_piece, params=params, rules=rules)
+    assist_map(work, _pieces(io), io.num_workers, share, CLEANED, sink)
+
+
+def _pieces(io: StageIO) -> list[Piece]:
+    return [
+        Piece(table, split, group)
+        for table in SCHEMAS
+        for split in SPLITS
+        for group in row_groups(io.inputs["ingest"] / table / split)
+    ]
 
 
 def _clean(
@@ -93,7 +109,7 @@ def _clean(
         rejected = stack.enter_context(
             ShardWriter(io.out / "rejected", REJECTED, params.rows_per_shard)
         )
-        cleaned_pieces = map_ordered(work, pieces, io.num_workers)
+        cleaned_pieces = map_shared(work, pieces, io.num_workers, io.share, CLEANED)
         for piece, cleaned in zip(pieces, cleaned_pieces, strict=True):
             key = (piece.table, piece.split)
             writers[key].write(cleaned.kept)

@@ -20,11 +20,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from components.contract import Json, Report, Sink, StageIO
+from components.contract import Json, Report, Share, Sink, StageIO
 from components.dedup.answers import Part, digest_part
 from components.dedup.decontamination import build_index
 from components.dedup.duplicates import Duplicates, find_duplicates, similarities
-from components.dedup.fingerprints import Catalogue, Piece, fingerprint, gather
+from components.dedup.fingerprints import Catalogue, Piece, gather
 from components.dedup.followers import REASONS as FOLLOWER_REASONS
 from components.dedup.followers import (
     count_reasons,
@@ -32,10 +32,19 @@ from components.dedup.followers import (
     parts_of,
     write_followers,
 )
-from components.dedup.inspection import PieceLeft, inspect
-from components.dedup.minhash import permutations
+from components.dedup.packing import FINGERPRINTS, INSPECTIONS
 from components.dedup.paragraphs import repeated
 from components.dedup.params import DedupParams
+from components.dedup.passes import (
+    INDEX,
+    assist_passes,
+    fingerprinting,
+    inspecting,
+    is_inspected,
+    pieces_left,
+    pieces_of,
+    tell_left,
+)
 from components.dedup.plots import draw_cluster_sizes
 from components.dedup.publishing import (
     CLUSTERS,
@@ -54,9 +63,11 @@ from components.dedup.publishing import (
 from components.dedup.shortened import judge_shortened
 from components.dedup.spill import SpilledSets
 from components.errors import DataError
+from components.piece_files import whole_folder
 from components.pool import map_ordered
 from components.schemas import SPLITS
-from components.shards import row_groups, write_shards
+from components.shards import write_shards
+from components.sharing import map_shared
 
 HELD_OUT_FIRST = tuple(reversed(SPLITS))
 
@@ -69,11 +80,7 @@ def run(params: DedupParams, io: StageIO, sink: Sink) -> Report:
     spill = io.work / "spill"
     shutil.rmtree(spill, ignore_errors=True)  # left by an attempt that failed
     spill.mkdir(parents=True)
-    pieces = [
-        Piece(split, group)
-        for split in HELD_OUT_FIRST
-        for group in row_groups(io.inputs["clean"] / "documents" / split)
-    ]
+    pieces = _pieces(io)
     catalogue = _fingerprint(pieces, params, spill, io, sink)
     duplicates = find_duplicates(catalogue, params.minhash, sink)
     verdicts = _verdicts_on_duplicates(catalogue, duplicates)
@@ -101,20 +108,23 @@ def run(params: DedupParams, io: StageIO, sink: Sink) -> Report:
     }
 
 
+def assist(params: DedupParams, io: StageIO, share: Share, sink: Sink) -> None:
+    """Compute pieces of both passes over the texts; what compares them all is the leader's."""
+    assist_passes(_pieces(io), params, io.seed, io.num_workers, share, sink)
+
+
+def _pieces(io: StageIO) -> list[Piece]:
+    return pieces_of(io.inputs["clean"] / "documents", HELD_OUT_FIRST)
+
+
 def _fingerprint(
     pieces: Sequence[Piece], params: DedupParams, spill: Path, io: StageIO, sink: Sink
 ) -> Catalogue:
     """The first pass over the texts."""
-    minhash, decontamination = params.minhash, params.decontamination
-    num_bands, num_rows = (minhash.bands, minhash.rows) if minhash is not None else (0, 0)
-    work = partial(
-        fingerprint,
-        minhash=minhash,
-        permutations=permutations(num_bands * num_rows, io.seed),
-        held_out_ngram_words=decontamination.ngram_words if decontamination is not None else 0,
-    )
-    found = map_ordered(work, pieces, io.num_workers)
+    work = fingerprinting(params, io.seed)
+    found = map_shared(work, pieces, io.num_workers, io.share, FINGERPRINTS)
     found = _with_progress(pieces, found, sink, "documents read")
+    num_bands = params.minhash.bands if params.minhash is not None else 0
     return gather(pieces, found, HELD_OUT_FIRST, num_bands, spill)
 
 
@@ -141,23 +151,24 @@ def _inspect(
 ) -> Lines | None:
     """The second pass: mark contaminated documents in `verdicts`, find the lines that go."""
     decontamination, paragraphs = params.decontamination, params.paragraphs
-    if decontamination is None and paragraphs is None:
+    if not is_inspected(params):
         return None
+    is_left = verdicts.reason == KEPT
+    folder = spill if io.share is None else io.share.folder
     if decontamination is not None:
-        is_left = verdicts.reason[catalogue.is_held_out] == KEPT
-        build_index(catalogue.held_out, is_left, decontamination.max_documents_per_ngram).save(
-            spill
+        index = build_index(
+            catalogue.held_out,
+            is_left[catalogue.is_held_out],
+            decontamination.max_documents_per_ngram,
         )
-    starts = np.cumsum([0] + [piece.group.num_rows for piece in pieces])
-    items = [
-        PieceLeft(piece, verdicts.reason[start:end] == KEPT)
-        for piece, start, end in zip(pieces, starts[:-1], starts[1:], strict=True)
-    ]
-    work = partial(
-        inspect, decontamination=decontamination, index_folder=spill, paragraphs=paragraphs
-    )
-    found = map_ordered(work, items, io.num_workers)
+        with whole_folder(folder / INDEX) as index_folder:
+            index.save(index_folder)
+    tell_left(io.share, is_left)
+    items = pieces_left(pieces, is_left)
+    work = inspecting(params, folder)
+    found = map_shared(work, items, io.num_workers, io.share, INSPECTIONS)
     lines = SpilledSets(spill / "lines.u64")
+    starts = np.cumsum([0] + [piece.group.num_rows for piece in pieces])
     for start, inspection in zip(
         starts, _with_progress(pieces, found, sink, "documents inspected"), strict=False
     ):

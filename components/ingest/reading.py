@@ -6,7 +6,6 @@ for a worker holds one group of pages.
 """
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,16 +15,19 @@ from pathlib import Path
 import numpy as np
 
 from components.contract import Json
+from components.errors import DataError
 from components.ingest import api_models, own_rows, rules
 from components.ingest.extract import html_to_text
 from components.ingest.formats import Page, read_pages
 from components.ingest.params import ConversationsParams, SourceParams, SplitFractions
 from components.ingest.rules import Exchange, Questions
-from components.ingest.sources import SourceFile
+from components.ingest.sources import SourceFile, file_sha256
 from components.ingest.spill import Row, spill
 from components.ingest.split import choose, split_of
+from components.piece_files import whole_folder
 from components.schemas import SPLITS, content_id
 
+COUNTS = "counts.json"
 PAGES_PER_GROUP = 256
 LENGTH_BINS = np.logspace(0, 7, 71)
 """Edges of the length histogram: ten bins for each power of ten, in characters."""
@@ -72,16 +74,30 @@ class Entry:
 
 
 def read_unit(unit: Unit, recipe: Recipe) -> Counts:
-    """Fill `unit.folder` unless an earlier attempt did; return its counts."""
-    counts_path = unit.folder / "counts.json"
-    if not counts_path.exists():
-        partial = unit.folder.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        (partial / "counts.json").write_text(json.dumps(_write(unit, recipe, partial)))
-        partial.rename(unit.folder)
-    counts: Counts = json.loads(counts_path.read_text())
+    """Fill `unit.folder` unless an earlier attempt or another machine did; return its counts."""
+    if not is_read(unit):
+        with whole_folder(unit.folder) as folder:
+            (folder / COUNTS).write_text(json.dumps(_write(unit, recipe, folder)))
+    counts: Counts = json.loads((unit.folder / COUNTS).read_text())
     return counts
+
+
+def read_same_unit(unit: Unit, recipe: Recipe) -> None:
+    """`read_unit` on another machine than the one that found the files; its own may differ.
+
+    Raises DataError then.
+    """
+    for file in unit.files:
+        if file.sha256 and file_sha256(file.path) != file.sha256:
+            raise DataError(
+                f"source {unit.source.name}: {file.name} is another file here than on the leader",
+                "put sources on the volume that all machines see",
+            )
+    read_unit(unit, recipe)
+
+
+def is_read(unit: Unit) -> bool:
+    return (unit.folder / COUNTS).exists()
 
 
 def _write(unit: Unit, recipe: Recipe, folder: Path) -> Counts:

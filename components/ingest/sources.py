@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +23,8 @@ class SourceFile:
     name: str
     """What it is called in rows, manifest and messages: the same on every machine."""
     num_bytes: int
+    sha256: str = ""
+    """Empty for a file out of a package, whose archive is what was pinned."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,17 @@ def fetch(source: SourceParams, cache: Path, num_workers: int, sink: Sink) -> Fe
             f"source {source.name}: {shown(source.location)} matches no file",
             "correct its location",
         )
-    digest = digest_of(pinned, num_workers)
+    digests = sha256_of_each(pinned, num_workers)
+    digest = digest_of(pinned, digests)
     if source.sha256 is not None and source.sha256 != digest:
         raise DataError(
             f"source {source.name}: sha256 of {shown(source.location)} is {digest}, "
             f"not {source.sha256}",
             "fetch it again, or correct sha256 if the new content is meant",
         )
-    return Fetched(tuple(files), digest)
+    sha256_at = {file.path: sha256 for file, sha256 in zip(pinned, digests, strict=True)}
+    known = (replace(file, sha256=sha256_at.get(file.path, "")) for file in files)
+    return Fetched(tuple(known), digest)
 
 
 def _brought_here(
@@ -82,10 +87,13 @@ def _brought_here(
             return files, [_file(archive.name, archive)]
 
 
-def digest_of(files: Sequence[SourceFile], num_workers: int) -> str:
-    """The SHA-256 of one file, or of the `<sha256>  <name>` lines of several."""
+def sha256_of_each(files: Sequence[SourceFile], num_workers: int) -> list[str]:
     with ThreadPoolExecutor(num_workers) as pool:  # hashing leaves the interpreter lock
-        digests = list(pool.map(file_sha256, (file.path for file in files)))
+        return list(pool.map(file_sha256, (file.path for file in files)))
+
+
+def digest_of(files: Sequence[SourceFile], digests: Sequence[str]) -> str:
+    """The SHA-256 of one file, or of the `<sha256>  <name>` lines of several."""
     if len(digests) == 1:
         return digests[0]
     lines = "".join(f"{digest}  {file.name}\n" for digest, file in zip(digests, files, strict=True))

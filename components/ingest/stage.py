@@ -14,18 +14,27 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from components.addresses import shown
-from components.contract import Json, Report, Sink, StageIO
+from components.contract import Json, Report, Share, Sink, StageIO
 from components.errors import DataError
 from components.ingest.crowd import Rater, SimulatedCrowd, read_personas
 from components.ingest.endpoint import EndpointCrowd
 from components.ingest.params import IngestParams, RatingsParams, SourceParams
 from components.ingest.plots import plot_document_lengths, plot_votes
 from components.ingest.ratings import Prompt, choose_prompts, rate
-from components.ingest.reading import LENGTH_BINS, Counts, Recipe, Unit, read_unit
+from components.ingest.reading import (
+    LENGTH_BINS,
+    Counts,
+    Recipe,
+    Unit,
+    is_read,
+    read_same_unit,
+    read_unit,
+)
 from components.ingest.remembered import Remembered
+from components.ingest.rules import Questions
 from components.ingest.sources import Fetched, fetch
 from components.ingest.spill import spilled
-from components.ingest.units import units_of
+from components.ingest.units import units_from_json, units_of, units_to_json
 from components.pool import map_ordered
 from components.schemas import (
     CONVERSATIONS,
@@ -37,8 +46,10 @@ from components.schemas import (
 )
 from components.section import read_yaml
 from components.shards import iter_batches, write_shards
+from components.sharing import assist_with, each_done, hear, tell
 
 PROMPTS_PER_BATCH = 64
+UNITS = "units.json"
 HERE = Path(__file__).parent
 
 Words = Mapping[str, Sequence[str]]
@@ -60,8 +71,8 @@ def run(params: IngestParams, io: StageIO, sink: Sink) -> Report:
         for source, found in zip(params.sources, fetched, strict=True)
         for unit in units_of(source, found, params, io.work / "units")
     ]
-    recipe = Recipe(params.extractor, params.split, params.conversations, words["questions"])
-    counts = _sum_by_source(units, _read_all(units, recipe, io.num_workers, sink))
+    tell(io.share, UNITS, units_to_json(units, io.work))
+    counts = _sum_by_source(units, _read_all(units, _recipe(params, words["questions"]), io, sink))
     _require_content(params.sources, fetched, counts)
     for name, one in counts.items():
         if one["skipped"]:
@@ -112,12 +123,28 @@ def run(params: IngestParams, io: StageIO, sink: Sink) -> Report:
     }
 
 
-def _read_all(
-    units: Sequence[Unit], recipe: Recipe, num_workers: int, sink: Sink
-) -> Iterator[Counts]:
+def assist(params: IngestParams, io: StageIO, share: Share, sink: Sink) -> None:
+    """Read units of the files that the leader fetched."""
+    units = units_from_json(hear(share, UNITS).read_bytes(), params, io.work)
+    questions = read_yaml(HERE / "phrasings.yaml")["questions"]
+    work = partial(read_same_unit, recipe=_recipe(params, questions))
+    done = each_done(work, units, is_read, io.num_workers, share)
+    assist_with(done, len(units), share, sink)
+
+
+def _recipe(params: IngestParams, questions: Questions) -> Recipe:
+    return Recipe(params.extractor, params.split, params.conversations, questions)
+
+
+def _read_all(units: Sequence[Unit], recipe: Recipe, io: StageIO, sink: Sink) -> Iterator[Counts]:
     num_bytes = sum(file.num_bytes for unit in units for file in unit.files)
     done = num_documents = 0
-    results = map_ordered(partial(read_unit, recipe=recipe), units, num_workers)
+    read = partial(read_unit, recipe=recipe)
+    results = (
+        map_ordered(read, units, io.num_workers)
+        if io.share is None
+        else map(read, each_done(read, units, is_read, io.num_workers, io.share))
+    )
     for unit, found in zip(units, results, strict=True):
         done += sum(file.num_bytes for file in unit.files)
         num_documents += found["num_documents"]

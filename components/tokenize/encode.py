@@ -8,23 +8,38 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from components.pool import map_ordered
+from components.contract import Share, Sink
 from components.shards import RowGroup, read_row_group, row_groups
+from components.sharing import assist_map, map_shared
+from components.tokenize.packing import ENCODED
 from components.tokens import END_OF_TEXT_ID, START_OF_TEXT_ID, EncodedDocuments, token_type
 
 
 def encode_tables(
-    tables: Sequence[Path], tokenizer: Path, num_workers: int
+    tables: Sequence[Path], tokenizer: Path, num_workers: int, share: Share | None = None
 ) -> Iterator[tuple[Path, EncodedDocuments]]:
     """Encode tables of documents, one after the other, with the `tokenizer.json` at `tokenizer`.
 
     Yields each part with the table it is of; none for a table without rows. All tables share one
-    pool of processes.
+    pool of processes; with a share, all machines.
     """
-    work = [group for table in tables for group in row_groups(table)]
-    encoded = map_ordered(partial(encode_group, tokenizer), work, num_workers)
+    work = groups_of(tables)
+    encode = partial(encode_group, tokenizer)
+    encoded = map_shared(encode, work, num_workers, share, ENCODED)
     for group, documents in zip(work, encoded, strict=True):
         yield group.path.parent, documents
+
+
+def assist_encoding(
+    tables: Sequence[Path], tokenizer: Path, num_workers: int, share: Share, sink: Sink
+) -> None:
+    """Encode for the machine that encodes these tables with the same tokenizer."""
+    encode = partial(encode_group, tokenizer)
+    assist_map(encode, groups_of(tables), num_workers, share, ENCODED, sink)
+
+
+def groups_of(tables: Sequence[Path]) -> list[RowGroup]:
+    return [group for table in tables for group in row_groups(table)]
 
 
 def encode_group(tokenizer: Path, group: RowGroup) -> EncodedDocuments:

@@ -15,16 +15,19 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 import xxhash
 
-from components.contract import Report, Sink, StageIO
+from components.contract import Report, Share, Sink, StageIO
 from components.errors import DataError
 from components.schemas import SPLITS
 from components.shards import count_rows, iter_batches
+from components.sharing import hear, tell
 from components.tokenize.agreement import check_agreement
 from components.tokenize.convert import fast_tokenizer, save_tokenizer
-from components.tokenize.encode import encode_tables
+from components.tokenize.encode import assist_encoding, encode_tables
 from components.tokenize.params import TokenizeParams
 from components.tokenize.train import train_sentencepiece
 from components.tokens import UNKNOWN_ID, EncodedDocuments, TokenDocuments, write_tokens
+
+TOKENIZER = "tokenizer.json"
 
 
 def run(params: TokenizeParams, io: StageIO, sink: Sink) -> Report:
@@ -53,6 +56,7 @@ def run(params: TokenizeParams, io: StageIO, sink: Sink) -> Report:
     folder.mkdir(parents=True)
     (folder / "sentencepiece.model").write_bytes(model)
     save_tokenizer(tokenizer, folder)
+    tell(io.share, TOKENIZER, (folder / TOKENIZER).read_bytes())
 
     encoding_began_at = time.perf_counter()
     report: Report = {
@@ -60,8 +64,8 @@ def run(params: TokenizeParams, io: StageIO, sink: Sink) -> Report:
         "training_sample_fraction": fraction,
         "num_texts_checked": num_checked,
     }
-    tables = [documents / split for split in SPLITS]
-    encoded = encode_tables(tables, folder / "tokenizer.json", io.num_workers)
+    tables = _tables(io)
+    encoded = encode_tables(tables, folder / TOKENIZER, io.num_workers, io.share)
     parts = _with_progress(encoded, sum(num_documents.values()), sink)
     for table, group in groupby(parts, key=itemgetter(0)):
         tokens = io.out / "tokens" / table.name
@@ -83,6 +87,15 @@ def run(params: TokenizeParams, io: StageIO, sink: Sink) -> Report:
         "encoded_s": encoded_s,
         "elapsed_s": time.perf_counter() - began_at,
     }
+
+
+def assist(params: TokenizeParams, io: StageIO, share: Share, sink: Sink) -> None:
+    """Encode with the tokenizer that the leader trained."""
+    assist_encoding(_tables(io), hear(share, TOKENIZER), io.num_workers, share, sink)
+
+
+def _tables(io: StageIO) -> list[Path]:
+    return [io.inputs["dedup"] / "documents" / split for split in SPLITS]
 
 
 def text_bytes(documents: Path) -> int:

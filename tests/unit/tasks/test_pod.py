@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from components.errors import InfraError, UserError
-from tasks.pod import _typed
+from tasks.pod import _place, _typed
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,10 @@ def test_anything_else_is_a_bug(tmp_path: Path) -> None:
         assert typed.kind == "bug"
         assert typed.message == f"{type(error).__name__}: {error}"
         assert typed.hint == f"the trace is in {tmp_path}/log.txt"
+
+
+def test_a_share_is_one_of_a_number() -> None:
+    assert [_place(text) for text in ("0/1", "0/3", "2/3")] == [(0, 1), (0, 3), (2, 3)]
+    for text in ("3/3", "-1/3", "0/0", "1", "1/2/3", "$(JOB_COMPLETION_INDEX)/3"):
+        with pytest.raises(ValueError, match=r".+"):
+            _place(text)
