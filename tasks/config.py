@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from components.contract import ON_MANY_RANKS, STAGES, Json
+from components.contract import ON_MANY_MACHINES, ON_MANY_RANKS, STAGES, Json
 from components.errors import UserError
 from components.section import Section, explain, read_yaml
 
@@ -133,6 +133,14 @@ def load_resources(root: Path) -> Resources:
                 f"k8s/resources.yaml: {key}.num_ranks is {num_ranks}, but {stage} runs on 1 rank; "
                 f"only {' and '.join(ON_MANY_RANKS)} run on several",
                 f"set {key}.num_ranks to 1, and more under stages.pretrain or stages.sft",
+            )
+        num_nodes = resources.of(stage).num_nodes
+        if num_nodes > 1 and stage not in (*ON_MANY_RANKS, *ON_MANY_MACHINES):
+            key = f"stages.{stage}" if stage in resources.stages else "default"
+            raise UserError(
+                f"k8s/resources.yaml: {key}.num_nodes is {num_nodes}, but {stage} runs on 1 node; "
+                f"only {', '.join((*ON_MANY_MACHINES, *ON_MANY_RANKS))} run on several",
+                f"set {key}.num_nodes to 1",
             )
     return resources
 

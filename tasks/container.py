@@ -11,12 +11,13 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 
-from components.contract import STAGES
+from components.contract import STAGES, Json
 from components.errors import InfraError, StageError, UserError, disk_faults_typed
 from tasks import outcome
 from tasks.claim import GANG, PLACES, READY, claim, holder
@@ -63,6 +64,8 @@ def _work(stage: str, run_dir: Path, pod: str, index: int) -> Outcome:
             "is the shared volume mounted at the same path here and where the flow runs?",
         )
     _require_same_code(request["code"])
+    if index and not os.environ.get("HEADRACE_GANG"):
+        return _assist(stage, run_dir, request, pod, index)
     members = _gang(run_dir, pod) if os.environ.get("HEADRACE_GANG") else [pod]
     place = claim(run_dir, pod) if index == 0 else _leaders_place(run_dir, members[0])
     if os.environ.get("HEADRACE_GANG"):
@@ -72,7 +75,7 @@ def _work(stage: str, run_dir: Path, pod: str, index: int) -> Outcome:
         if index == 0:
             (place / outcome.NAME).unlink()
     ended = supervise(
-        run, _command(run), float(os.environ.get("HEADRACE_GRACE_S", "60")),
+        run, _command(run), _grace_s(),
         log_name="log.txt" if index == 0 else f"log.{index}.txt", leads=index == 0,
     )  # fmt: skip
     if holder(run_dir) != members[0]:
@@ -85,12 +88,37 @@ def _work(stage: str, run_dir: Path, pod: str, index: int) -> Outcome:
     return ended
 
 
+def _assist(
+    stage: str, run_dir: Path, request: Mapping[str, Json], pod: str, index: int
+) -> Outcome:
+    """Compute pieces for the pod that leads. It needs no claim: what it leaves is the same whoever leads.
+
+    It works through the run's own links, so that it follows a leader that is replaced.
+    """
+    folder = Path(os.environ["TMPDIR"]) / pod
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "tasks.pod", stage, str(run_dir)]
+    command += ["--share", f"{index}/{_num_nodes()}"]
+    run = RunDir(Path.cwd(), stage, str(request["key"]), folder)
+    return supervise(run, command, _grace_s(), leads=False)
+
+
 def _command(run: RunDir) -> list[str]:
     """torchrun for a gang, which reads its PET_* variables; else as on any machine."""
+    module = ["-m", "tasks.pod", run.stage, str(run.path)]
     if os.environ.get("HEADRACE_GANG"):
-        module = ["-m", "tasks.pod", run.stage, str(run.path)]
         return [sys.executable, "-m", "torch.distributed.run", *module]
+    if _num_nodes() > 1:
+        return [sys.executable, *module, "--share", f"0/{_num_nodes()}"]
     return pod_command(run, int(os.environ.get("HEADRACE_NUM_RANKS", "1")))
+
+
+def _num_nodes() -> int:
+    return int(os.environ.get("HEADRACE_NUM_NODES", "1"))
+
+
+def _grace_s() -> float:
+    return float(os.environ.get("HEADRACE_GRACE_S", "60"))
 
 
 def _require_same_code(expected: dict[str, str]) -> None:

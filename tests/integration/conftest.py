@@ -7,7 +7,7 @@ import pytest
 from tests.integration import small
 from tests.integration.tasks import toy
 
-LONGEST = ("test_small_chain", "test_console", "test_kills", "test_chain")
+LONGEST = ("test_small_chain", "test_console", "test_shares", "test_kills", "test_chain")
 """Files to begin with: whoever is left with one of them at the end works on while the others rest."""
 
 

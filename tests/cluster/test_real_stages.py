@@ -1,4 +1,4 @@
-"""Real training as Jobs: preempted and resumed, on two nodes, on as many as the quota allows."""
+"""The real stages as Jobs: preempted and resumed, on two nodes, on as many as the quota allows."""
 
 import json
 import shutil
@@ -132,6 +132,25 @@ def occupy(place: Place, name: str, cpu: str, priority: str, seconds: float) -> 
         "resources": {"requests": {"cpu": cpu, "memory": "64Mi", "ephemeral-storage": "1Mi"}},
     }  # fmt: skip
     projects.apply([job])
+
+
+def test_the_data_stages_give_the_bytes_of_one_machine_on_two(place: Place, trained: Path) -> None:
+    names = ("ingest", "clean", "dedup", "tokenize")
+    want = small.digests(place.root)
+    (place.root / "dvc.lock").unlink()
+    shutil.rmtree(place.root / ".dvc" / "cache")
+    for folder in ("artifacts", "runs", "reports"):
+        shutil.rmtree(place.root / folder)
+    for name in names:
+        projects.set_resources(place.root, name, num_nodes=2)
+    said = toy.run(
+        place.root, sys.executable, "-m", "dvc", "repro", "tokenize", timeout_s=600,
+        HEADRACE_FLOW_RUN="none", **place.variables,
+    ).stdout  # fmt: skip
+    found = small.digests(place.root)
+    assert {name: found[name] for name in names} == {name: want[name] for name in names}, said
+    pods = projects.get("pods", "-n", place.namespace)["items"]
+    assert len(pods) == 2 * len(names)
 
 
 def test_a_preempted_training_writes_its_checkpoint_waits_and_ends_with_the_same_bits(
