@@ -1,0 +1,134 @@
+"""Flows whose stages are Jobs: retried, killed and adopted, cancelled, and cleared away when nobody waits."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Cancelled, Running
+
+from flows.pipeline import pipeline
+from tasks.cluster import reaper
+from tasks.cluster.api import connect
+from tasks.cluster.queue import rows
+from tasks.config import Settings
+from tests.cluster import projects
+from tests.cluster.conftest import Place
+from tests.cluster.test_jobs import jobs, outcome_of, running_pod, start
+from tests.integration.tasks import toy
+from tests.integration.tasks.processes import wait_for
+
+
+def begin(place: Place, prefect_api: str) -> "subprocess.Popen[str]":
+    variables = place.variables | {"PREFECT_API_URL": prefect_api}
+    variables.pop("HEADRACE_LAUNCHER")
+    return subprocess.Popen(
+        [sys.executable, "-m", "tasks.cli", "run", "--launcher", "kubernetes"],
+        cwd=place.root, text=True, env=toy.environment() | variables,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def records(place: Place) -> list[dict[str, object]]:
+    found = [
+        json.loads(path.read_text()) for path in (place.root / "runs" / "flows").glob("*.json")
+    ]
+    return [one for one in found if "states" in one]
+
+
+def test_a_flow_runs_its_stages_as_jobs_and_tries_again_what_the_infrastructure_broke(
+    place: Place, prefect_api: str
+) -> None:
+    toy.set_param(place.root, "left", fate="infra once")
+    said, _ = (process := begin(place, prefect_api)).communicate(timeout=240)
+    assert process.returncode == 0, said
+    assert outcome_of(place, "left")["attempt"] == 2
+    assert sorted(job["metadata"]["name"].split("-")[0] for job in jobs(place)) == [
+        "join", "left", "left", "right", "source",
+    ]  # fmt: skip
+    (record,) = records(place)
+    flow_runs = {job["metadata"]["annotations"]["headrace.dev/flow-run"] for job in jobs(place)}
+    assert flow_runs == {record["id"]}
+
+
+def test_a_killed_flow_leaves_its_job_to_the_next_one(place: Place, prefect_api: str) -> None:
+    toy.set_param(place.root, "source", num_steps=60, step_s=0.2)
+    process = begin(place, prefect_api)
+    pod = wait_for(lambda: running_pod(place))
+    process.kill()
+    process.communicate()
+    time.sleep(2)
+    assert running_pod(place) == pod
+    said, _ = (again := begin(place, prefect_api)).communicate(timeout=240)
+    assert again.returncode == 0, said
+    assert outcome_of(place, "source")["attempt"] == 1
+    assert len(jobs(place)) == 4
+    (source,) = [job for job in jobs(place) if job["metadata"]["name"].startswith("source")]
+    (newest,) = [record for record in records(place) if record["ended_at"]]
+    assert source["metadata"]["annotations"]["headrace.dev/flow-run"] == newest["id"]
+
+
+def test_a_flow_that_is_interrupted_ends_its_job_and_the_next_one_goes_on(
+    place: Place, prefect_api: str
+) -> None:
+    toy.set_param(place.root, "source", num_steps=100, step_s=0.2)
+    process = begin(place, prefect_api)
+    wait_for(lambda: running_pod(place))
+    os.kill(process.pid, signal.SIGINT)
+    process.communicate(timeout=120)
+    wait_for(lambda: jobs(place) == [], 60)
+    assert projects.get("pods", "-n", place.namespace)["items"] == []
+
+
+def test_jobs_of_a_cancelled_flow_run_are_ended_when_the_flow_could_not(
+    place: Place, prefect_api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reaper, "CANCELLED_GRACE_S", 0.0)
+    toy.set_param(place.root, "source", num_steps=200, step_s=0.2)
+    settings = Settings(namespace=place.namespace)
+    with temporary_settings({PREFECT_API_URL: prefect_api}):
+        flow_run = asyncio.run(a_flow_run(Running()))
+        process = start(place, "source", HEADRACE_FLOW_RUN=flow_run)
+        wait_for(lambda: running_pod(place))
+        process.kill()
+        process.communicate()
+        assert asyncio.run(reaper.reap(connect(), settings)) == []
+        (row,) = rows(connect(), place.namespace)
+        assert (row.stage, row.state, row.nodes, row.flow_run) == (
+            "source", "running", "dev-1", flow_run,
+        )  # fmt: skip
+        asyncio.run(set_state(flow_run, Cancelled()))
+        (name,) = asyncio.run(reaper.reap(connect(), settings))
+    assert name.startswith("source-")
+    assert jobs(place) == []
+
+
+def test_jobs_of_flow_runs_that_another_server_knows_are_left_alone(
+    place: Place, prefect_api: str
+) -> None:
+    toy.set_param(place.root, "source", num_steps=50, step_s=0.2)
+    process = start(place, "source", HEADRACE_FLOW_RUN=str(uuid.uuid4()))
+    wait_for(lambda: running_pod(place))
+    with temporary_settings({PREFECT_API_URL: prefect_api}):
+        settings = Settings(namespace=place.namespace, keep_s=0.001)
+        assert asyncio.run(reaper.reap(connect(), settings)) == []
+    process.communicate(timeout=90)
+    assert outcome_of(place, "source")["kind"] == "ok"
+
+
+async def a_flow_run(state: object) -> str:
+    async with get_client() as client:
+        run = await client.create_flow_run(pipeline, state=state)  # type: ignore[arg-type]
+        return str(run.id)
+
+
+async def set_state(flow_run: str, state: object) -> None:
+    async with get_client() as client:
+        await client.set_flow_run_state(uuid.UUID(flow_run), state, force=True)  # type: ignore[arg-type]
