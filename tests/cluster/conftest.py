@@ -12,7 +12,6 @@ import pytest
 from tests.cluster import projects
 from tests.integration.tasks.prefect_server import serving
 
-
 ON_ANY_CLUSTER = ("test_manifests", "test_rights", "test_node_rights")
 """The others end servers of the cluster, and give pods this machine's folders."""
 
