@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from k8s.devcluster.settings import ENVIRONMENT
+from k8s.devcluster.settings import IN_CONTAINERS
 
 OCI = "application/vnd.oci.image"
 FOLDERS = ("usr", "etc", "proc", "sys", "dev", "run", "var", "home", "root", "tmp", "headrace")
@@ -33,7 +33,7 @@ def write(path: Path, names: Sequence[str], pause: Path) -> None:
         "os": "linux",
         "config": {
             "Entrypoint": ["/pause"],
-            "Env": [f"PATH={ENVIRONMENT}/bin:/usr/local/bin:/usr/bin:/bin", "PYTHONUNBUFFERED=1"],
+            "Env": [f"PATH={IN_CONTAINERS}/bin:/usr/local/bin:/usr/bin:/bin", "PYTHONUNBUFFERED=1"],
         },
         "rootfs": {"type": "layers", "diff_ids": [described["digest"]]},
     }

@@ -125,12 +125,12 @@ def _container_spec() -> dict[str, object]:
     spec = json.loads(_run(["ctr", "oci", "spec"]))
     spec["mounts"] += [
         {
-            "destination": str(path),
+            "destination": str(there),
             "type": "bind",
-            "source": str(path),
+            "source": str(here),
             "options": ["rbind", "ro"],
         }
-        for path in MOUNTS
+        for here, there in MOUNTS.items()
     ]
     return dict(spec)
 

@@ -28,8 +28,18 @@ IMAGES = ("dev.local/headrace:dev",)
 """All of them one image, almost empty: every container sees this machine's programs instead."""
 PYTHON = Path(sys.base_prefix).resolve()
 ENVIRONMENT = Path(sys.prefix)
-MOUNTS = tuple(dict.fromkeys((Path("/usr"), Path("/etc/alternatives"), PYTHON, ENVIRONMENT)))
-"""What every container sees of this machine, read-only."""
+IN_CONTAINERS = (
+    Path("/opt/headrace") if ENVIRONMENT.is_relative_to("/tmp") else ENVIRONMENT  # noqa: S108
+)
+"""Where a container has the environment: at its own place, so that what was compiled here fits there,
+unless that is below what a container has as its scratch."""
+MOUNTS = {
+    Path("/usr"): Path("/usr"),
+    Path("/etc/alternatives"): Path("/etc/alternatives"),
+    PYTHON: PYTHON,
+    ENVIRONMENT: IN_CONTAINERS,
+}
+"""What every container sees of this machine, read-only, and where."""
 
 
 def kubeconfig(user: str) -> Path:
