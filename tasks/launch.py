@@ -6,6 +6,7 @@ stage's processes: what it starts ends with it.
 
 import argparse
 import fcntl
+import math
 import os
 import sys
 import time
@@ -96,7 +97,9 @@ def launch(root: Path, stage: str) -> Outcome:
     work = prepare(root, stage)
     require_whole_inputs(root, stage, work.spec.inputs)
     run = work.run
-    with _alone(run, settings.grace_s) as lock:
+    # On a cluster two workspaces may want the same attempt: one sees to its Job, the other waits.
+    wait_s = settings.grace_s if settings.launcher == "local" else math.inf
+    with _alone(run, wait_s) as lock:
         last = outcome.read(run.path)
         at_hand = last is not None and last.ok and run.out.is_dir()
         recorded = at_hand and _is_recorded(run)

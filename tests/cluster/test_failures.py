@@ -124,6 +124,19 @@ def test_a_stage_that_fits_no_node_now_waits_and_says_why_until_it_does(place: P
     assert outcome_of(place, "source")["kind"] == "ok", said
 
 
+def test_while_all_nodes_are_sick_a_stage_waits_with_the_reason_in_view(place: Place) -> None:
+    taint = "headrace.dev/unhealthy"
+    projects.kubectl("taint", "node", "dev-1", f"{taint}=ecc:NoSchedule")
+    try:
+        process = start(place, "source")
+        told = wait_for(lambda: told_of(place, "no node: "))
+        assert "untolerated taint {headrace.dev/unhealthy: ecc}" in told
+    finally:
+        projects.kubectl("taint", "node", "dev-1", f"{taint}-")
+    said, _ = process.communicate(timeout=90)
+    assert outcome_of(place, "source")["kind"] == "ok", said
+
+
 def test_a_stage_that_writes_more_scratch_than_it_asked_for_is_the_users_affair(
     place: Place,
 ) -> None:
