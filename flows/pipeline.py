@@ -26,7 +26,7 @@ from tasks import config, flow_record, workspace
 from tasks.dag import read_dag, select
 from tasks.dvc import changed_stages, stop_reproducing
 from tasks.plan import unwatched_sources
-from tasks.stage import cancel_jobs, register_model, run_stage
+from tasks.stage import cancel_jobs, register_model, task_of
 from tasks.watch import link_to_mlflow, show_result
 
 MIRROR_START_S = 20.0
@@ -159,8 +159,7 @@ def _submit(
         unchanged = name not in changed and touched.isdisjoint(parents)
         if force or not unchanged:
             touched.add(name)
-        # What it is called while it waits for its turn, and how often it may be tried again.
-        task = run_stage.with_options(name=name, retries=resources.of(name).retries)
+        task = task_of(name, resources.of(name).retries)
         futures[name] = task.submit(  # type: ignore[call-overload]  # wait_for is not in its stubs
             name,
             str(root),

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from prefect import task
+from prefect import Task, task
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
@@ -38,8 +38,6 @@ async def worth_retrying(task: object, task_run: object, state: State) -> bool:
 @task(
     name="stage",
     task_run_name="{stage}",
-    retries=0,  # as many as k8s/resources.yaml says: the flow sets it
-    retry_delay_seconds=exponential_backoff(BACKOFF_S),
     retry_condition_fn=worth_retrying,
     persist_result=False,
 )
@@ -77,6 +75,13 @@ def run_stage(
     assert done.outcome is not None
     took = f"{done.outcome.elapsed_s:.0f} s, {done.outcome.peak_memory_gib:.1f} GiB"
     return Completed(message=f"{took}, key {done.outcome.key}")
+
+
+def task_of(stage: str, retries: int) -> Task[..., State]:
+    """The task under the stage's name, which it has while it waits for its turn, with its retries."""
+    return run_stage.with_options(
+        name=stage, retries=retries, retry_delay_seconds=exponential_backoff(BACKOFF_S)
+    )
 
 
 def failure_message(root: Path, stage: str, error: StageError) -> str:

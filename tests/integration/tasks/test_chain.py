@@ -14,7 +14,7 @@ from prefect.states import Failed
 
 from components.errors import DataError, InfraError, NodeUnhealthy, StageError, UserError
 from tasks.run_dir import latest_run
-from tasks.stage import BACKOFF_S, run_stage, worth_retrying
+from tasks.stage import BACKOFF_S, task_of, worth_retrying
 from tests.integration.tasks import toy
 from tests.integration.tasks.processes import started_run, wait_for
 
@@ -231,7 +231,9 @@ def test_only_a_sick_node_and_the_infrastructure_are_tried_again(
 ) -> None:
     state = Failed(message="x", data=error)
     assert asyncio.run(worth_retrying(None, None, state)) is wanted
-    assert (run_stage.retries, len(run_stage.retry_delay_seconds)) == (2, 2)
+    task = task_of("left", 3)
+    assert (task.name, task.retries, task.retry_delay_seconds) == ("left", 3, [5, 10, 20])
+    assert task.retry_condition_fn is worth_retrying
     assert run_stage.retry_delay_seconds[0] < run_stage.retry_delay_seconds[1]
 
 
