@@ -15,18 +15,10 @@ from tasks.claim import GANG, PLACES, place_of
 from tasks.cluster import api
 from tasks.cluster.api import Api, Away, Object, Refused, namespace_of
 from tasks.cluster.cancel import cancel, pods_are_gone
-from tasks.cluster.diagnose import (
-    Seen,
-    Situation,
-    Verdict,
-    finished,
-    gang,
-    hopeless,
-    order_in_queue,
-    situation,
-    verdict,
-)
+from tasks.cluster.diagnose import Verdict, hopeless, verdict
 from tasks.cluster.progress import JobProgress
+from tasks.cluster.seen import Seen, finished
+from tasks.cluster.situation import Situation, gang, order_in_queue, situation
 from tasks.cluster.watching import Watched
 from tasks.config import Settings, StageResources
 from tasks.outcome import Outcome

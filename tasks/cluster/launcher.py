@@ -18,7 +18,6 @@ from tasks.claim import PLACES, settle
 from tasks.cluster import api, checks
 from tasks.cluster.api import Away, Object, Refused, namespace_of, patiently
 from tasks.cluster.cancel import CANCELLED, pods_are_gone
-from tasks.cluster.diagnose import finished
 from tasks.cluster.following import Signals, follow, refusal, said_in_pod
 from tasks.cluster.manifest import (
     FLOW_RUN,
@@ -31,6 +30,7 @@ from tasks.cluster.manifest import (
     render,
 )
 from tasks.cluster.progress import JobProgress
+from tasks.cluster.seen import finished
 from tasks.config import Settings, StageResources
 from tasks.outcome import Outcome
 from tasks.run_dir import RunDir, read_request

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks import outcome
-from tasks.cluster.diagnose import Situation
+from tasks.cluster.situation import Situation
 from tasks.outcome import Outcome
 from tasks.run_dir import RunDir
 

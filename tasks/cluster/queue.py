@@ -12,7 +12,6 @@ from rich.table import Table
 
 from tasks.cluster import api
 from tasks.cluster.api import Api, Object, connect, namespace_of, patiently
-from tasks.cluster.diagnose import Seen, finished, order_in_queue, situation
 from tasks.cluster.manifest import (
     FLOW_RUN,
     KEY_LABEL,
@@ -20,6 +19,8 @@ from tasks.cluster.manifest import (
     QUEUE_LABEL,
     STAGE_LABEL,
 )
+from tasks.cluster.seen import Seen, finished
+from tasks.cluster.situation import order_in_queue, situation
 from tasks.config import Settings
 
 ANSWER_S = 10.0

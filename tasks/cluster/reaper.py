@@ -18,8 +18,8 @@ from prefect.exceptions import ObjectNotFound
 from tasks.cluster import api
 from tasks.cluster.api import Api, Object, connect, namespace_of
 from tasks.cluster.cancel import cancel
-from tasks.cluster.diagnose import finished
 from tasks.cluster.manifest import FLOW_RUN
+from tasks.cluster.seen import finished
 from tasks.config import Settings
 
 INTERVAL_S = 10.0
