@@ -123,9 +123,9 @@ class _Follower:
             self._asked_at = time.monotonic()
             self._tell_warnings(seen)
         if seen.workload and now.state in ("queued", "preempted"):
-            place, num_waiting = order_in_queue(seen.workload, list(workloads.values()))
-            if place <= num_waiting:
-                detail = f"place {place} of {num_waiting}; {now.detail}".rstrip("; ")
+            place = order_in_queue(seen.workload, list(workloads.values()))
+            if place:
+                detail = f"place {place[0]} of {place[1]}; {now.detail}".rstrip("; ")
                 now = replace(now, detail=detail)
         self._progress.show(now)
 

@@ -86,8 +86,8 @@ def _row(job: Object, pods: Sequence[Object], workloads: Sequence[Object]) -> Ro
     now = situation(Seen(job, own, workload, time.time()))
     place = ""
     if workload and now.state in ("queued", "preempted"):
-        number, num_waiting = order_in_queue(workload, workloads)
-        place = f"{number} of {num_waiting}"
+        found = order_in_queue(workload, workloads)
+        place = f"{found[0]} of {found[1]}" if found else ""
     created = datetime.fromisoformat(job["metadata"]["creationTimestamp"].replace("Z", "+00:00"))
     return Row(
         labels[STAGE_LABEL], labels[KEY_LABEL], labels.get(QUEUE_LABEL, ""),

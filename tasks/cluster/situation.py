@@ -19,6 +19,10 @@ State = Literal[
     "submitted", "queued", "admitted", "starting", "running", "stopping", "preempted", "ended"
 ]
 
+BACK_TO_THE_END = ("PodsReadyTimeout", "AdmissionCheck")
+"""Why a Workload was evicted, if its age counts from then on (Kueue's GetQueueOrderTimestamp): one
+that was preempted keeps its place."""
+
 
 @dataclass(frozen=True)
 class Situation:
@@ -33,11 +37,13 @@ class Situation:
 
 def situation(seen: Seen) -> Situation:
     """Where the Job is on its way."""
+    live = [pod for pod in seen.pods if is_live(pod)]
+    if seen.job is None and live:
+        return Situation("stopping", "its Job is gone", _nodes(live))
     if seen.job is None:
         return Situation("submitted")
     if finished(seen.job):
         return Situation("ended", nodes=_nodes(seen.pods))
-    live = [pod for pod in seen.pods if is_live(pod)]
     ending = [pod for pod in live if pod["metadata"].get("deletionTimestamp")]
     if seen.job["spec"].get("suspend"):
         evicted = condition(seen.workload, "Evicted")
@@ -49,8 +55,8 @@ def situation(seen: Seen) -> Situation:
     running = [pod for pod in live if pod["status"].get("phase") == "Running"]
     if ending and not any(pod for pod in running if pod not in ending):
         return Situation("stopping", nodes=_nodes(ending))
-    wanted = int(seen.job["spec"].get("parallelism", 1))
-    if running and len(running) >= wanted:
+    done = [pod for pod in seen.pods if pod["status"].get("phase") == "Succeeded"]
+    if running and len(running) + len(done) >= int(seen.job["spec"].get("parallelism", 1)):
         return Situation("running", nodes=_nodes(running))
     if not live:
         made = [pod for pod in seen.pods if not disruption(pod)]
@@ -58,10 +64,10 @@ def situation(seen: Seen) -> Situation:
     return Situation("starting", "; ".join(_waits(live)), _nodes(live))
 
 
-def order_in_queue(workload: Object, others: Sequence[Object]) -> tuple[int, int]:
-    """(place from 1, how many wait) among those that wait for quota: by priority, then by age.
+def order_in_queue(workload: Object, others: Sequence[Object]) -> tuple[int, int] | None:
+    """(place from 1, how many wait) among those of `others` that wait for quota in its queue.
 
-    As Kueue sorts them; one that was evicted counts from then on.
+    As Kueue sorts them: by priority, then by age. None if it does not wait for quota itself.
     """
     queue = workload["spec"].get("queueName")
     waiting = [
@@ -75,14 +81,14 @@ def order_in_queue(workload: Object, others: Sequence[Object]) -> tuple[int, int
     waiting.sort(key=_queue_order)
     names = [one["metadata"]["name"] for one in waiting]
     name = workload["metadata"]["name"]
-    return (names.index(name) + 1 if name in names else len(names) + 1), len(names)
+    return (names.index(name) + 1, len(names)) if name in names else None
 
 
 def _queue_order(workload: Object) -> tuple[int, str]:
     evicted = condition(workload, "Evicted")
     since = workload["metadata"]["creationTimestamp"]
-    if evicted and evicted["status"] == "True":
-        since = max(since, evicted["lastTransitionTime"])
+    if evicted and evicted["status"] == "True" and evicted.get("reason") in BACK_TO_THE_END:
+        since = evicted["lastTransitionTime"]
     return -int(workload["spec"].get("priority") or 0), since
 
 
@@ -100,13 +106,20 @@ def gang(seen: Seen) -> list[str] | None:
 
 
 def _waits_for(workload: Object | None) -> str:
-    """Kueue's own words for why a Workload has no quota yet."""
+    """Kueue's own words for why a Workload has no quota yet; with quota, what it waits for still."""
     if workload is None:
         return "Kueue has not seen it yet"
     reserved = condition(workload, "QuotaReserved")
     if reserved and reserved["status"] != "True":
         return first_line(reserved.get("message", ""))
-    return ""
+    if reserved is None or holds(workload, "Evicted"):
+        return ""
+    checks = workload["status"].get("admissionChecks") or []
+    return "; ".join(
+        f"the admission check {one['name']} is {one['state']}"
+        for one in checks
+        if one["state"] != "Ready"
+    )
 
 
 def _evicted_for(workload: Object | None, evicted: Object) -> str:
