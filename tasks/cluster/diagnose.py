@@ -12,14 +12,26 @@ from components.errors import (
     UserError,
 )
 from components.preflight.report import from_json
-from tasks.cluster.seen import Object, Seen, condition, disruption, first_line, instant, is_live
+from tasks.cluster.seen import (
+    Object,
+    Seen,
+    condition,
+    disruption,
+    first_line,
+    instant,
+    is_live,
+    last_line,
+)
 
 ERROR_OF_EXIT_CODE: Mapping[int, type[StageError]] = {
     one.exit_code: one for one in (UserError, DataError, NodeUnhealthy, StageError, InfraError)
 }
+ERROR_KINDS = tuple(one.kind for one in ERROR_OF_EXIT_CODE.values())
 AGAIN = "run it again: it goes on from its last checkpoint"
 USELESS_PULLS = ("InvalidImageName", "ErrImageNeverPull")
 FAILED_PULLS = ("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", *USELESS_PULLS)
+BY_A_SIGNAL = (137, 143)
+"""The exit codes of SIGKILL and SIGTERM."""
 MAX_EVICTIONS = 2
 """By a kubelet that runs short of something: the next pod would fare no better."""
 
@@ -36,9 +48,12 @@ class Verdict:
 
 def verdict(seen: Seen, memory_gib: float) -> Verdict:
     """Why a Job failed, from what its pods' containers said last. The gravest reason of all pods counts."""
-    found = [one for one in (_of_pod(pod, memory_gib) for pod in seen.pods) if one]
-    if found:
-        return min(found, key=lambda one: _GRAVITY.index(one.kind))
+    # A pod that was driven out has been replaced: the Job did not fail for its sake.
+    own = [pod for pod in seen.pods if not disruption(pod)]
+    for pods in (own, seen.pods):
+        found = [one for one in (_of_pod(pod, memory_gib) for pod in pods) if one]
+        if found:
+            return min(found, key=lambda one: _GRAVITY.index(one.kind))
     failed = condition(seen.job, "Failed") or {}
     said = f"{failed.get('reason', 'no reason')}: {failed.get('message', '')}".rstrip(": ")
     return Verdict(InfraError.kind, f"the Job failed without a word of its pods: {said}", AGAIN)
@@ -50,22 +65,19 @@ _GRAVITY = (UserError.kind, DataError.kind, NodeUnhealthy.kind, StageError.kind,
 
 def hopeless(seen: Seen, lost_s: float, pull_patience_s: float) -> Verdict | None:
     """Why waiting is of no use, although the Job has not ended; None while it may be."""
-    out_of_time = condition(seen.workload, "Evicted")
-    if (
-        out_of_time
-        and out_of_time["status"] == "True"
-        and "MaximumExecutionTime" in out_of_time.get("reason", "")
-    ):
-        return Verdict(
-            UserError.kind,
-            "its time limit is over",
-            "raise time_limit_h in k8s/resources.yaml; it goes on from its last checkpoint",
-        )
+    found = _given_up(seen.workload)
+    if found:
+        return found
     for pod in seen.pods:
         found = _pull_failed(pod, seen.at, pull_patience_s) or _is_lost(pod, seen.at, lost_s)
         if found:
             return found
-    evicted = [pod for pod in seen.pods if disruption(pod) == "TerminationByKubelet"]
+    # Of a node that is shut down a kubelet says TerminationByKubelet too; but not Evicted.
+    evicted = [
+        pod
+        for pod in seen.pods
+        if pod["status"].get("reason") == "Evicted" and disruption(pod) == "TerminationByKubelet"
+    ]
     if len(evicted) >= MAX_EVICTIONS:
         why = evicted[-1]["status"].get("message", "its node ran short of something")
         return Verdict(
@@ -101,9 +113,16 @@ def _of_pod(pod: Object, memory_gib: float) -> Verdict | None:
                 "raise memory_gib in k8s/resources.yaml, or make the model or the batch smaller",
                 node,
             )
-        if container["name"] == "preflight":
-            return _of_preflight(ended, node)
-        return _of_stage(ended, node, disruption(pod))
+        said = _outcome(ended.get("message", ""))
+        if said:
+            return Verdict(said["kind"], said["message"], said["hint"], node)
+        if disruption(pod) or ended["exitCode"] in BY_A_SIGNAL:
+            why = disruption(pod) or "a signal"
+            return Verdict(InfraError.kind, f"the pod on {node} was ended by {why}", AGAIN, node)
+        return (_of_preflight if container["name"] == "preflight" else _of_stage)(ended, node)
+    if status.get("phase") == "Failed" and status.get("reason"):  # no container of it ever ran
+        why = f"{status['reason']} on {node}: {first_line(status.get('message', ''))}"
+        return Verdict(InfraError.kind, why, AGAIN, node)
     return None
 
 
@@ -127,25 +146,20 @@ def _of_preflight(ended: Object, node: str) -> Verdict:
 
 
 def _findings(ended: Object, status: str) -> list[str]:
-    """The messages of a report's findings of this status; of no report, its first line."""
+    """The messages of a report's findings of this status; of no report, its last line."""
     message = ended.get("message", "")
     try:
         findings = from_json(json.loads(message)).findings
     except (ValueError, DataError):
-        return [first_line(message)] if message else []
+        return list(filter(None, [last_line(message)]))
     return [one.message for one in findings if one.status == status]
 
 
-def _of_stage(ended: Object, node: str, disruption: str) -> Verdict:
-    said = _outcome(ended.get("message", ""))
-    if said:
-        return Verdict(said["kind"], said["message"], said["hint"], node)
+def _of_stage(ended: Object, node: str) -> Verdict:
+    """Of one that had no time for an outcome: all there is of it is the end of its log."""
     code = int(ended["exitCode"])
-    if disruption or code in (137, 143):
-        why = disruption or "a signal"
-        return Verdict(InfraError.kind, f"the pod on {node} was ended by {why}", AGAIN, node)
     error = ERROR_OF_EXIT_CODE.get(code, StageError)
-    line = first_line(ended.get("message", "")) or "without a word"
+    line = last_line(ended.get("message", "")) or "without a word"
     return Verdict(error.kind, f"ended with exit code {code}: {line}", "see its log", node)
 
 
@@ -155,12 +169,31 @@ def _outcome(message: str) -> Object | None:
         said = json.loads(message)
     except ValueError:
         return None
-    is_one = isinstance(said, dict) and {"kind", "message", "hint"} <= said.keys()
-    return said if is_one and said["kind"] != "ok" else None
+    if not isinstance(said, dict) or said.get("kind") not in ERROR_KINDS:
+        return None
+    is_whole = all(isinstance(said.get(name), str) for name in ("message", "hint"))
+    return said if is_whole else None
+
+
+def _given_up(workload: Object | None) -> Verdict | None:
+    """What Kueue has set inactive by itself; by a person's hand it may be set active again."""
+    evicted = condition(workload, "Evicted")
+    if workload is None or workload["spec"].get("active", True) or not evicted:
+        return None
+    if "MaximumExecutionTime" in evicted.get("reason", ""):
+        return Verdict(
+            UserError.kind,
+            "its time limit is over",
+            "raise time_limit_h in k8s/resources.yaml; it goes on from its last checkpoint",
+        )
+    if evicted.get("reason", "").startswith("DeactivatedDueTo"):
+        why = f"Kueue gave it up: {first_line(evicted.get('message', ''))}"
+        return Verdict(InfraError.kind, why, AGAIN)
+    return None
 
 
 def _pull_failed(pod: Object, now: float, patience_s: float) -> Verdict | None:
-    since = instant(pod["metadata"].get("creationTimestamp"))
+    since = instant(pod["status"].get("startTime") or pod["metadata"].get("creationTimestamp"))
     for container in [
         *(pod["status"].get("initContainerStatuses") or []),
         *(pod["status"].get("containerStatuses") or []),

@@ -52,6 +52,11 @@ def first_line(text: str) -> str:
     return (text.strip().splitlines() or [""])[0][:400]
 
 
+def last_line(text: str) -> str:
+    """Of the end of a log: an exception's own words, where its first line is any line."""
+    return (text.strip().splitlines() or [""])[-1][:400]
+
+
 def instant(timestamp: str | None) -> float:
     if not timestamp:
         return 0.0

@@ -206,8 +206,9 @@ def failed(cluster: Cluster) -> None:
 def gang_failed(cluster: Cluster) -> None:
     out = words("user", 64, "ran out of memory", "make the batch smaller")
     lost = words("infra", 75, "NCCL: a rank was lost", "")
-    second = f'[ "$JOB_COMPLETION_INDEX" = 1 ] && {{ sleep 1; {out}; }}'
-    stage = f"trap {shlex.quote(lost)} TERM; {second}; sleep 600 & wait"
+    here = f"{cluster.folder}/ready"
+    meet = f"touch {here}-$JOB_COMPLETION_INDEX; until [ -e {here}-0 -a -e {here}-1 ]; do :; done"
+    stage = f'{meet}; [ "$JOB_COMPLETION_INDEX" = 1 ] && {{ {out}; }}; {lost}'
     name = cluster.submit("gang-failed", stage, num_nodes=2, min_nodes=2)
     made = (
         "a Job of two pods: the second ends with a user's error, the first with what it lost by it"
