@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -78,6 +79,40 @@ class Server(ThreadingHTTPServer):
         """A client that is gone is none."""
 
 
+class Routed(Server):
+    """Answers by method and path, `WATCH` for a watch: one answer after the other, the last for ever.
+
+    A watch without an answer is held, anything else is not there.
+    """
+
+    def __init__(self, routes: dict[tuple[str, str], list[Answer]]) -> None:
+        self._routes = routes
+        super().__init__()
+
+    def next_answer(self, method: str, path: str, query: dict[str, str], body: Any) -> Answer:
+        route = ("WATCH" if "watch" in query else method, path)
+        with self._lock:
+            self.asked.append((*route, query, body))
+            answers = self._routes.get(route)
+            if not answers:
+                return streams(end=hold) if route[0] == "WATCH" else refuses(404, "NotFound")
+            return answers.pop(0) if len(answers) > 1 else answers[0]
+
+    def was_asked(self, method: str, path: str) -> list[Any]:
+        """The bodies of all such requests, None for one without."""
+        with self._lock:
+            return [body for *route, _, body in self.asked if route == [method, path]]
+
+
+@contextmanager
+def routed(routes: dict[tuple[str, str], list[Answer]]) -> Iterator[tuple[Routed, Api]]:
+    server = Routed(routes)
+    try:
+        yield server, api_at(server.port)
+    finally:
+        server.stop()
+
+
 @contextmanager
 def serving(*script: Answer, port: int = 0) -> Iterator[tuple[Server, Api]]:
     server = Server(*script, port=port)
@@ -91,6 +126,18 @@ def api_at(port: int) -> Api:
     settings = client.Configuration(host=f"http://127.0.0.1:{port}")
     settings.retries = False
     return Api(client.ApiClient(settings))
+
+
+def kubeconfig(path: Path, port: int) -> Path:
+    """Access to the server at `port`, written to `path`."""
+    document = {
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "k", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
+        "users": [{"name": "u", "user": {"token": "secret"}}],
+        "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+    }  # fmt: skip
+    path.write_text(json.dumps(document))  # JSON is YAML
+    return path
 
 
 def says(body: object, code: int = 200) -> Answer:

@@ -4,7 +4,6 @@ import threading
 from pathlib import Path
 
 import pytest
-import yaml
 
 from components.errors import InfraError, StageError, UserError
 from tasks.cluster import api
@@ -20,11 +19,11 @@ from tasks.cluster.api import (
 from tests.unit.cluster.servers import (
     Answer,
     Handler,
-    Server,
     api_at,
     bookmark,
     cut,
     event,
+    kubeconfig,
     refuses,
     says,
     serving,
@@ -244,17 +243,6 @@ def test_paths_are_filled_in() -> None:
     assert namespace_of(api.PODS, "n", "p") == "/api/v1/namespaces/n/pods/p"
 
 
-def kubeconfig(path: Path, server: Server) -> Path:
-    document = {
-        "apiVersion": "v1", "kind": "Config", "current-context": "c",
-        "clusters": [{"name": "k", "cluster": {"server": f"http://127.0.0.1:{server.port}"}}],
-        "users": [{"name": "u", "user": {"token": "secret"}}],
-        "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
-    }  # fmt: skip
-    path.write_text(yaml.safe_dump(document))
-    return path
-
-
 @pytest.mark.parametrize("paths", ["{}", "/absent:{}"])
 def test_access_is_by_kubeconfig_which_may_name_several_files(
     paths: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -266,7 +254,7 @@ def test_access_is_by_kubeconfig_which_may_name_several_files(
         says(thing("a"))(to)
 
     with serving(note) as (server, _):
-        path = kubeconfig(tmp_path / "config", server)
+        path = kubeconfig(tmp_path / "config", server.port)
         monkeypatch.setenv("KUBECONFIG", paths.format(path))
         assert connect().get("/things/a") == thing("a")
     assert headers["authorization"] == "Bearer secret"
