@@ -46,6 +46,7 @@ def main() -> int:
         with disk_faults_typed(run_dir):
             ended = _work(stage, run_dir, pod, index)
     except StageError as error:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         ended = Outcome(
             stage, "", error.kind, error.exit_code, error.message, error.hint,
             _node(), 0, began_at, time.time() - began_at, 0.0,
@@ -78,6 +79,7 @@ def _work(stage: str, run_dir: Path, pod: str, index: int) -> Outcome:
         run, _command(run), _grace_s(),
         log_name="log.txt" if index == 0 else f"log.{index}.txt", leads=index == 0,
     )  # fmt: skip
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the work is done: nothing is left to be stopped
     if holder(run_dir) != members[0]:
         raise InfraError(
             f"{pod} was superseded by {holder(run_dir)}", "nothing that it wrote is used"
@@ -158,6 +160,7 @@ def _leaders_place(run_dir: Path, leader: str) -> Path:
 
 
 def _stop_waiting(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once: what follows is to be finished
     raise InfraError("stopped by SIGTERM before it began", "run it again")
 
 
@@ -167,11 +170,20 @@ def _node() -> str:
 
 def _say_last_words(ended: Outcome) -> None:
     """Leave the outcome where Kubernetes looks for a container's last words."""
-    words = asdict(ended)
-    words["message"], words["hint"] = ended.message[:2000], ended.hint[:1000]
     with suppress(OSError):
         if LAST_WORDS.exists():
-            LAST_WORDS.write_text(json.dumps(words)[:LAST_WORDS_BYTES], encoding="utf-8")
+            LAST_WORDS.write_text(last_words(ended), encoding="utf-8")
+
+
+def last_words(ended: Outcome) -> str:
+    """The outcome as ASCII JSON of at most LAST_WORDS_BYTES: what is too long of its texts is cut."""
+    words = asdict(ended)
+    text = json.dumps(words)
+    while len(text) > LAST_WORDS_BYTES:
+        longest = max("message", "hint", key=lambda name: len(words[name]))
+        words[longest] = words[longest][: len(words[longest]) * 3 // 4]
+        text = json.dumps(words)
+    return text
 
 
 if __name__ == "__main__":
