@@ -28,6 +28,7 @@ from tasks.run_dir import RunDir, read_request
 
 GANG_WAIT_S = 1800.0
 """For the other pods of a gang: images may have to be pulled, and a launcher to come back."""
+POLL_S = 0.2
 LAST_WORDS = Path("/dev/termination-log")
 LAST_WORDS_BYTES = 4000
 """Kubernetes keeps 4096."""
@@ -145,7 +146,7 @@ def _gang(run_dir: Path, pod: str) -> list[str]:
             members: list[str] = json.loads((run_dir / PLACES / GANG).read_text(encoding="utf-8"))
             if pod in members:
                 return members
-        time.sleep(0.2)
+        time.sleep(POLL_S)
     raise InfraError(f"the other pods did not come in {GANG_WAIT_S:.0f} s", "run it again")
 
 
@@ -155,7 +156,7 @@ def _leaders_place(run_dir: Path, leader: str) -> Path:
     while not (place / READY).exists():
         if time.monotonic() > deadline:
             raise InfraError(f"the leader {leader} did not come", "run it again")
-        time.sleep(0.2)
+        time.sleep(POLL_S)
     return place
 
 

@@ -1,11 +1,12 @@
 """What is refused before a Job is made, and that nothing else is."""
 
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kubernetes.utils.quantity import parse_quantity
 
@@ -17,6 +18,7 @@ from tests.resources import resources
 SUFFIXES = ("", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
 
 
+@settings(max_examples=50)
 @given(
     st.decimals(0, 10**6, places=3, allow_nan=False).map(lambda number: f"{number:f}")
     | st.integers(0, 10**9).map(str),
@@ -36,19 +38,25 @@ def git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with code and params, and one commit."""
+    folder = tmp_path_factory.mktemp("repository")
     for name in ("components/a.py", "components/b c.py", "tasks/a.py", "params.yaml"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("1\n")
-    git(tmp_path, "init", "-q")
-    git(tmp_path, "add", "-A")
-    git(tmp_path, "commit", "-qm", "Begin")
-    return tmp_path
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("1\n")
+    git(folder, "init", "-q")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "Begin")
+    return folder
 
 
-def settings(image: str, **more: Any) -> Settings:
+@pytest.fixture
+def checkout(repository: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(repository, tmp_path / "checkout"))
+
+
+def of_image(image: str, **more: Any) -> Settings:
     return Settings(launcher="kubernetes", image=image, **more)
 
 
@@ -58,7 +66,7 @@ def test_an_image_of_this_commit_is_taken_by_a_whole_or_short_name_of_it(
 ) -> None:
     commit = git(checkout, "rev-parse", "HEAD")
     for tag in (commit, commit[:12], commit[:7]):
-        require_image(checkout, settings(f"{registry}headrace:{tag}"))
+        require_image(checkout, of_image(f"{registry}headrace:{tag}"))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +77,7 @@ def test_an_image_that_may_be_of_another_commit_is_refused(checkout: Path, image
     commit = git(checkout, "rev-parse", "HEAD")
     name = image.format(commit=commit)
     with pytest.raises(UserError) as caught:
-        require_image(checkout, settings(name))
+        require_image(checkout, of_image(name))
     assert caught.value.message == f"the image {name} is not of this commit, {commit[:12]}"
     assert "docker build" in caught.value.hint
 
@@ -86,20 +94,20 @@ def test_code_that_is_not_committed_is_in_no_image(checkout: Path, path: str, sh
     tag = git(checkout, "rev-parse", "HEAD")
     (checkout / path).write_text("2\n")
     with pytest.raises(UserError) as caught:
-        require_image(checkout, settings(f"headrace:{tag}"))
+        require_image(checkout, of_image(f"headrace:{tag}"))
     assert caught.value.message == f"{shown} is not committed, so no image has it"
     git(checkout, "add", "-A")
     with pytest.raises(UserError, match="is not committed"):
-        require_image(checkout, settings(f"headrace:{tag}"))
+        require_image(checkout, of_image(f"headrace:{tag}"))
     git(checkout, "commit", "-qm", "Go on")
     with pytest.raises(UserError, match="is not of this commit"):
-        require_image(checkout, settings(f"headrace:{tag}"))
+        require_image(checkout, of_image(f"headrace:{tag}"))
 
 
 def test_what_no_image_takes_from_the_checkout_may_be_changed(checkout: Path) -> None:
     (checkout / "params.yaml").write_text("2\n")
     (checkout / "notes.txt").write_text("mine\n")
-    require_image(checkout, settings(f"headrace:{git(checkout, 'rev-parse', 'HEAD')}"))
+    require_image(checkout, of_image(f"headrace:{git(checkout, 'rev-parse', 'HEAD')}"))
 
 
 @pytest.mark.parametrize(
@@ -114,21 +122,21 @@ def test_a_mounted_checkout_and_an_image_by_digest_are_for_the_pod_to_compare(
     checkout: Path, image: str, more: dict[str, Any]
 ) -> None:
     (checkout / "components/a.py").write_text("2\n")
-    require_image(checkout, settings(image, **more))
+    require_image(checkout, of_image(image, **more))
 
 
 def test_without_an_image_or_a_repository_there_is_no_telling(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no image for the stages' pods"):
-        require_image(tmp_path, settings(""))
+        require_image(tmp_path, of_image(""))
     with pytest.raises(UserError, match="git rev-parse: fatal: not a git repository") as caught:
-        require_image(tmp_path, settings("headrace:1234567"))
+        require_image(tmp_path, of_image("headrace:1234567"))
     assert "\n" not in caught.value.message
 
 
 def test_a_workspace_of_other_params_is_of_its_projects_commit(checkout: Path) -> None:
     workspace = checkout / ".headrace" / "experiments" / "w"
     workspace.mkdir(parents=True)
-    require_image(workspace, settings(f"headrace:{git(checkout, 'rev-parse', 'HEAD')}"))
+    require_image(workspace, of_image(f"headrace:{git(checkout, 'rev-parse', 'HEAD')}"))
 
 
 def test_pods_see_only_what_is_on_the_shared_volume(tmp_path: Path) -> None:
@@ -186,6 +194,7 @@ def test_a_stage_that_asks_for_what_only_two_nodes_have_together_is_refused_in_t
 FITTING = st.tuples(st.integers(1, 8), st.integers(1, 8), st.integers(0, 8))
 
 
+@settings(max_examples=50)
 @given(st.lists(FITTING, max_size=4), FITTING)
 def test_a_stage_is_refused_exactly_if_no_node_has_all_it_asks_for(
     nodes: list[tuple[int, int, int]], asked: tuple[int, int, int]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks import claim, container, outcome
+from tasks import claim, container, local, outcome
 from tasks.cluster.diagnose import verdict
 from tasks.cluster.seen import Seen
 from tasks.container import LAST_WORDS_BYTES, last_words
@@ -57,6 +57,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunDir]:
     monkeypatch.setattr(container, "LAST_WORDS", tmp_path / "termination-log")
     container.LAST_WORDS.touch()
     monkeypatch.setattr(container, "GANG_WAIT_S", 5.0)
+    monkeypatch.setattr(container, "POLL_S", 0.005)
+    monkeypatch.setattr(local, "RELAY_INTERVAL_S", 0.005)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["container", STAGE, str(run.path)])
     monkeypatch.setenv("HEADRACE_POD", "a")

@@ -4,7 +4,7 @@ import copy
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.errors import ERROR_OF_KIND
@@ -117,6 +117,7 @@ LAST_WORDS = st.one_of(
 )  # fmt: skip
 
 
+@settings(max_examples=30)
 @given(LAST_WORDS, st.integers(1, 255), st.sampled_from(["stage-64", "preflight-69"]))
 def test_whatever_a_container_says_last_there_is_a_verdict_of_a_known_kind(
     words: str, code: int, name: str
@@ -214,6 +215,7 @@ def test_two_evictions_for_want_of_room_are_the_users_affair_but_not_two_shutdow
     assert hope(Seen(once.job, once.pods[:2], once.workload, once.at)) is None
 
 
+@settings(max_examples=30)
 @given(st.sampled_from([name for name in names() if name != "queue"]), st.data())
 def test_no_field_that_a_server_leaves_out_is_needed(name: str, data: st.DataObject) -> None:
     full = seen(name)

@@ -80,7 +80,7 @@ def require_valid(one: Object) -> None:
     assert kubernetes_validate.validate(one, "1.34", strict=True).startswith("1.34")
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(STAGE, RESOURCES, PLACES)
 def test_whatever_the_resources_are_kubernetes_takes_the_job_and_its_service(
     stage: str, of: StageResources, place: Place
@@ -100,6 +100,7 @@ def test_what_kubernetes_does_not_know_would_be_seen() -> None:
         require_valid(job)
 
 
+@settings(max_examples=20)
 @given(STAGE, RESOURCES, PLACES)
 def test_a_pod_keeps_the_restricted_policy_and_has_no_token(
     stage: str, of: StageResources, place: Place
@@ -124,6 +125,7 @@ def test_a_pod_keeps_the_restricted_policy_and_has_no_token(
         assert "ports" not in container
 
 
+@settings(max_examples=20)
 @given(STAGE, RESOURCES)
 def test_each_container_asks_for_what_the_stage_states_and_never_for_nothing(
     stage: str, of: StageResources
@@ -147,6 +149,7 @@ def test_each_container_asks_for_what_the_stage_states_and_never_for_nothing(
     assert volumes["project"]["persistentVolumeClaim"]["claimName"] == "claim"
 
 
+@settings(max_examples=20)
 @given(STAGE, RESOURCES)
 def test_kueue_is_told_queue_priority_and_a_time_limit_of_at_least_a_second(
     stage: str, of: StageResources
@@ -166,6 +169,7 @@ def test_kueue_is_told_queue_priority_and_a_time_limit_of_at_least_a_second(
             assert re.fullmatch(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", value), value
 
 
+@settings(max_examples=20)
 @given(
     STAGE,
     st.from_regex(r"[0-9a-f]{12}", fullmatch=True),
@@ -193,6 +197,7 @@ def test_no_two_attempts_have_one_name() -> None:
     assert len({job_name(*one) for one in asked}) == len(asked)
 
 
+@settings(max_examples=20)
 @given(STAGE, RESOURCES, PLACES)
 def test_rendering_leaves_the_template_alone_and_gives_the_same_again(
     stage: str, of: StageResources, place: Place
@@ -208,6 +213,7 @@ def test_rendering_leaves_the_template_alone_and_gives_the_same_again(
     assert containers(second[0])[1]["env"]
 
 
+@settings(max_examples=20)
 @given(STAGE, RESOURCES, PLACES)
 def test_no_variable_is_given_twice_and_all_containers_have_the_same(
     stage: str, of: StageResources, place: Place

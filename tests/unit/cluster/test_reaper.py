@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prefect.client.schemas.objects import FlowRun, State, StateType
 
@@ -46,6 +46,7 @@ ENDS = st.dictionaries(
 )
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(st.text(max_size=3), st.sampled_from("abcd"), max_size=6), ENDS)
 def test_only_jobs_of_flows_that_have_ended_are_overdue_and_later_no_fewer_are(
     running: dict[str, str], ends: dict[str, Ended]

@@ -5,7 +5,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.cluster.seen import Seen, finished
@@ -87,6 +87,7 @@ def test_only_complete_and_failed_are_an_end(name: str) -> None:
     assert (finished(job) if job else "") == ends.get(name, "Failed" if failed else "")
 
 
+@settings(max_examples=30)
 @given(st.sampled_from([name for name in names() if name != "queue"]), st.data())
 def test_no_field_that_a_server_leaves_out_is_needed(name: str, data: st.DataObject) -> None:
     """An API leaves out what is empty: of a status nothing can be taken for granted."""
@@ -114,6 +115,7 @@ def test_the_queues_order_is_that_in_which_kueue_let_jobs_in() -> None:
     assert waiting_in_order(found["workloads"]) == found["let_in"]
 
 
+@settings(max_examples=30)
 @given(st.randoms(use_true_random=False))
 def test_the_queues_order_is_not_the_lists(shuffler: random.Random) -> None:
     found = document("queue")
