@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -76,11 +76,8 @@ def _work(stage: str, run_dir: Path, pod: str, index: int) -> Outcome:
     with suppress(FileNotFoundError):  # of the pod before, in the same attempt
         if index == 0:
             (place / outcome.NAME).unlink()
-    ended = supervise(
-        run, _command(run), _grace_s(),
-        log_name="log.txt" if index == 0 else f"log.{index}.txt", leads=index == 0,
-    )  # fmt: skip
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the work is done: nothing is left to be stopped
+    log_name = "log.txt" if index == 0 else f"log.{index}.txt"
+    ended = _to_its_end(run, _command(run), log_name, leads=index == 0)
     if holder(run_dir) != members[0]:
         raise InfraError(
             f"{pod} was superseded by {holder(run_dir)}", "nothing that it wrote is used"
@@ -103,7 +100,14 @@ def _assist(
     command = [sys.executable, "-m", "tasks.pod", stage, str(run_dir)]
     command += ["--share", f"{index}/{_num_nodes()}"]
     run = RunDir(Path.cwd(), stage, str(request["key"]), folder)
-    return supervise(run, command, _grace_s(), leads=False)
+    return _to_its_end(run, command, "log.txt", leads=False)
+
+
+def _to_its_end(run: RunDir, command: Sequence[str], log_name: str, *, leads: bool) -> Outcome:
+    grace_s = float(os.environ.get("HEADRACE_GRACE_S", "60"))
+    ended = supervise(run, command, grace_s, log_name=log_name, leads=leads)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the work is done: nothing is left to be stopped
+    return ended
 
 
 def _command(run: RunDir) -> list[str]:
@@ -118,10 +122,6 @@ def _command(run: RunDir) -> list[str]:
 
 def _num_nodes() -> int:
     return int(os.environ.get("HEADRACE_NUM_NODES", "1"))
-
-
-def _grace_s() -> float:
-    return float(os.environ.get("HEADRACE_GRACE_S", "60"))
 
 
 def _require_same_code(expected: dict[str, str]) -> None:

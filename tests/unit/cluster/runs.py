@@ -14,7 +14,10 @@ STAGE, KEY, ATTEMPT = "pretrain", "0123456789ab", 1
 def run_folder(root: Path) -> RunDir:
     run = RunDir(root, STAGE, KEY)
     run.path.mkdir(parents=True)
-    request = {"stage": STAGE, "key": KEY, "attempt": ATTEMPT, "flow_run": "", "code": {}}
+    request = {
+        "stage": STAGE, "key": KEY, "attempt": ATTEMPT, "flow_run": "", "code": {},
+        "avoid_nodes": ["sick"],
+    }  # fmt: skip
     run.request.write_text(json.dumps(request))
     return run
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kubernetes.utils.quantity import parse_quantity
 
 from components.errors import UserError
-from tasks.cluster.checks import quantity, require_fit, require_image, require_volume
+from tasks.cluster.checks import avoidable, quantity, require_fit, require_image, require_volume
 from tasks.config import Settings
 from tests.resources import resources
 
@@ -189,6 +189,15 @@ def test_a_stage_that_asks_for_what_only_two_nodes_have_together_is_refused_in_t
     assert caught.value.message == (
         "no node can hold sft: it asks for 8 cores, 64.0 GiB, 1 GPUs, and no single one has all of it"
     )
+
+
+def test_sick_nodes_are_avoided_where_another_could_hold_the_stage() -> None:
+    large, small = node("8", "64Gi"), node("1", "64Gi")
+    large["metadata"]["name"], small["metadata"]["name"] = "large", "small"
+    assert avoidable([large, small], ["large"], resources(cpu=1)) == ["large"]
+    assert avoidable([large, small], ["large"], resources(cpu=2)) == []
+    assert avoidable([large, small], ["large", "small"], resources(cpu=1)) == []
+    assert avoidable([large, small], [], resources(cpu=1)) == []
 
 
 FITTING = st.tuples(st.integers(1, 8), st.integers(1, 8), st.integers(0, 8))

@@ -175,6 +175,31 @@ def test_sigterm_when_the_work_is_done_takes_nothing_of_it_back(
     assert last().kind == "ok"
 
 
+def test_sigterm_when_a_helpers_pieces_are_done_takes_nothing_of_them_back(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
+    monkeypatch.setenv("HEADRACE_NUM_NODES", "2")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    commands: list[list[str]] = []
+    real, says_last = container.supervise, container._say_last_words
+
+    def supervised(run: RunDir, command: list[str], *rest: object, **options: object) -> Outcome:
+        commands.append(command)
+        return real(run, [sys.executable, "-S", "-c", ""], *rest, **options)  # type: ignore[arg-type]
+
+    def terminated(ended: Outcome) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        says_last(ended)
+
+    monkeypatch.setattr(container, "supervise", supervised)
+    monkeypatch.setattr(container, "_say_last_words", terminated)
+    assert container.main() == 0
+    assert last().kind == "ok"
+    assert [command[-2:] for command in commands] == [["--share", "1/2"]]
+    assert not (run.path / "pods").exists()
+
+
 def test_a_second_sigterm_does_not_break_what_is_said_of_the_first(
     run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:

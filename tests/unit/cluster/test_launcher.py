@@ -101,6 +101,7 @@ def test_a_job_is_made_and_its_result_is_the_pods(
         ended = launcher.run(run, of_one())
         (made,) = server.was_asked("POST", JOBS)
     assert made["metadata"]["name"] == NAME
+    assert "sick" in str(made["spec"]["template"]["spec"]["affinity"])
     assert server.was_asked("POST", SERVICES) == []
     assert (ended.kind, ended.exit_code, ended.node, ended.elapsed_s) == ("ok", 0, "dev-1", 2.0)
 

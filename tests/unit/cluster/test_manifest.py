@@ -253,6 +253,20 @@ def test_a_pod_goes_to_nodes_in_doubt_by_its_priority_and_its_time(
     assert {one["key"] for one in found if one["effect"] == "NoExecute"} == ALWAYS
 
 
+def test_a_pod_stays_away_from_nodes_that_were_sick_and_else_goes_anywhere() -> None:
+    job, _ = rendered("clean", resources())
+    assert "affinity" not in job["spec"]["template"]["spec"]
+    avoiding = replace(attempt("clean"), avoid_nodes=("b", "a"))
+    job, *_ = render(TEMPLATE, avoiding, resources(), PLACE)
+    require_valid(job)
+    rule = job["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
+    (term,) = rule["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    (other,) = term["matchExpressions"]
+    assert (other["key"], other["operator"], other["values"]) == (
+        "kubernetes.io/hostname", "NotIn", ["a", "b"]
+    )  # fmt: skip
+
+
 def test_an_elastic_job_says_how_small_it_may_be_and_another_does_not() -> None:
     rigid, _ = rendered("pretrain", resources(num_nodes=4, min_nodes=4))
     elastic, _ = rendered("pretrain", resources(num_nodes=4, min_nodes=2))
