@@ -137,6 +137,10 @@ def phase_is(*wanted: str) -> Callable[[Look], bool]:
     return lambda seen: sorted(pod["status"]["phase"] for pod in seen["pods"]) == sorted(wanted)
 
 
+def is_live(pod: Object) -> bool:
+    return pod["status"]["phase"] in ("Pending", "Running")
+
+
 def ended(seen: Look) -> bool:
     conditions = seen["job"]["status"].get("conditions") or []
     return any(one["type"] in ("Complete", "Failed") for one in conditions)
@@ -180,7 +184,7 @@ def absent_registry() -> ThreadingHTTPServer:
 
 
 def main(wanted: list[str]) -> None:
-    from tests.unit.cluster.scenarios import SCENARIOS
+    from tests.unit.cluster import failing_scenarios, scenarios
 
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -191,7 +195,7 @@ def main(wanted: list[str]) -> None:
         registry = absent_registry()
         cluster = Cluster(Path(folder))
         try:
-            for name, scenario in SCENARIOS.items():
+            for name, scenario in (scenarios.SCENARIOS | failing_scenarios.SCENARIOS).items():
                 if not wanted or name in wanted:
                     scenario(cluster)
                     cluster.clear()
