@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from tasks.run_dir import RunDir, read_request
 
 GANG_WAIT_S = 1800.0
 """For the other pods of a gang: images may have to be pulled, and a launcher to come back."""
+POLL_S = 0.2
 LAST_WORDS = Path("/dev/termination-log")
 LAST_WORDS_BYTES = 4000
 """Kubernetes keeps 4096."""
@@ -46,6 +47,7 @@ def main() -> int:
         with disk_faults_typed(run_dir):
             ended = _work(stage, run_dir, pod, index)
     except StageError as error:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         ended = Outcome(
             stage, "", error.kind, error.exit_code, error.message, error.hint,
             _node(), 0, began_at, time.time() - began_at, 0.0,
@@ -74,10 +76,8 @@ def _work(stage: str, run_dir: Path, pod: str, index: int) -> Outcome:
     with suppress(FileNotFoundError):  # of the pod before, in the same attempt
         if index == 0:
             (place / outcome.NAME).unlink()
-    ended = supervise(
-        run, _command(run), _grace_s(),
-        log_name="log.txt" if index == 0 else f"log.{index}.txt", leads=index == 0,
-    )  # fmt: skip
+    log_name = "log.txt" if index == 0 else f"log.{index}.txt"
+    ended = _to_its_end(run, _command(run), log_name, leads=index == 0)
     if holder(run_dir) != members[0]:
         raise InfraError(
             f"{pod} was superseded by {holder(run_dir)}", "nothing that it wrote is used"
@@ -100,7 +100,14 @@ def _assist(
     command = [sys.executable, "-m", "tasks.pod", stage, str(run_dir)]
     command += ["--share", f"{index}/{_num_nodes()}"]
     run = RunDir(Path.cwd(), stage, str(request["key"]), folder)
-    return supervise(run, command, _grace_s(), leads=False)
+    return _to_its_end(run, command, "log.txt", leads=False)
+
+
+def _to_its_end(run: RunDir, command: Sequence[str], log_name: str, *, leads: bool) -> Outcome:
+    grace_s = float(os.environ.get("HEADRACE_GRACE_S", "60"))
+    ended = supervise(run, command, grace_s, log_name=log_name, leads=leads)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the work is done: nothing is left to be stopped
+    return ended
 
 
 def _command(run: RunDir) -> list[str]:
@@ -115,10 +122,6 @@ def _command(run: RunDir) -> list[str]:
 
 def _num_nodes() -> int:
     return int(os.environ.get("HEADRACE_NUM_NODES", "1"))
-
-
-def _grace_s() -> float:
-    return float(os.environ.get("HEADRACE_GRACE_S", "60"))
 
 
 def _require_same_code(expected: dict[str, str]) -> None:
@@ -143,7 +146,7 @@ def _gang(run_dir: Path, pod: str) -> list[str]:
             members: list[str] = json.loads((run_dir / PLACES / GANG).read_text(encoding="utf-8"))
             if pod in members:
                 return members
-        time.sleep(0.2)
+        time.sleep(POLL_S)
     raise InfraError(f"the other pods did not come in {GANG_WAIT_S:.0f} s", "run it again")
 
 
@@ -153,11 +156,12 @@ def _leaders_place(run_dir: Path, leader: str) -> Path:
     while not (place / READY).exists():
         if time.monotonic() > deadline:
             raise InfraError(f"the leader {leader} did not come", "run it again")
-        time.sleep(0.2)
+        time.sleep(POLL_S)
     return place
 
 
 def _stop_waiting(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once: what follows is to be finished
     raise InfraError("stopped by SIGTERM before it began", "run it again")
 
 
@@ -167,11 +171,20 @@ def _node() -> str:
 
 def _say_last_words(ended: Outcome) -> None:
     """Leave the outcome where Kubernetes looks for a container's last words."""
-    words = asdict(ended)
-    words["message"], words["hint"] = ended.message[:2000], ended.hint[:1000]
     with suppress(OSError):
         if LAST_WORDS.exists():
-            LAST_WORDS.write_text(json.dumps(words)[:LAST_WORDS_BYTES], encoding="utf-8")
+            LAST_WORDS.write_text(last_words(ended), encoding="utf-8")
+
+
+def last_words(ended: Outcome) -> str:
+    """The outcome as ASCII JSON of at most LAST_WORDS_BYTES: what is too long of its texts is cut."""
+    words = asdict(ended)
+    text = json.dumps(words)
+    while len(text) > LAST_WORDS_BYTES:
+        longest = max("message", "hint", key=lambda name: len(words[name]))
+        words[longest] = words[longest][: len(words[longest]) * 3 // 4]
+        text = json.dumps(words)
+    return text
 
 
 if __name__ == "__main__":

@@ -8,14 +8,16 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
+from yaml import YAMLError
 
-from components.errors import InfraError, UserError
+from components.errors import InfraError, StageError, UserError
 
 Object = dict[str, Any]
 JOBS = "/apis/batch/v1/namespaces/{namespace}/jobs"
@@ -35,6 +37,8 @@ WATCH_S = 60
 """A watch is asked for so long; the server's bookmarks keep it from being taken for dead."""
 PAUSES_S = (0.5, 1.0, 2.0, 5.0)
 """Between tries; the last one over and over."""
+ASK_IT = "is it up? `kubectl version` asks it too"
+KUBECONFIG = Path("~/.kube/config")
 
 
 class Refused(Exception):
@@ -84,7 +88,7 @@ class Api:
                 for line in filter(None, lines):
                     event = json.loads(line)
                     if event["type"] == "ERROR":
-                        raise _refused(event["object"])
+                        raise _refused(0, event["object"])
                     yield event
         except (HTTPError, OSError, ValueError) as error:
             raise Away(_reason(error)) from error
@@ -97,9 +101,11 @@ class Api:
     ) -> Object:  # fmt: skip
         response = self._send(method, path, query, body, content_type, TIMEOUT_S)
         try:
-            answer: Object = json.loads(response.data)
+            answer = json.loads(response.data)
         except (HTTPError, OSError, ValueError) as error:
             raise Away(_reason(error)) from error
+        if not isinstance(answer, dict):
+            raise Away("what answers is no Kubernetes")
         return answer
 
     def _send(
@@ -115,18 +121,22 @@ class Api:
             response = self._client.call_api(*request, _request_timeout=timeout_s).response
             if response.status < 300:
                 return response
-            raise _refused(_status(response.status, response.data))
+            raise _refused(response.status, _parsed(response.data))
         except (ApiException, HTTPError, OSError) as error:
             raise Away(_reason(error)) from error
 
 
 def connect() -> Api:
-    """By KUBECONFIG or the pod's own account, as every tool of Kubernetes. Raises UserError."""
+    """By KUBECONFIG or its default, else by the pod's own account. Raises UserError."""
+    paths = os.environ.get("KUBECONFIG") or str(KUBECONFIG.expanduser())
     try:
-        config.load_config()
-    except config.ConfigException as error:
+        if "KUBECONFIG" in os.environ or Path(paths).exists():
+            config.load_kube_config(config_file=paths)
+        else:
+            config.load_incluster_config()
+    except (config.ConfigException, YAMLError, TypeError, OSError) as error:
         raise UserError(
-            f"no access to Kubernetes: {str(error).splitlines()[0]}",
+            f"no access to Kubernetes: {_reason(error)}",
             "set KUBECONFIG, or HEADRACE_LAUNCHER=local to run stages on this machine",
         ) from error
     settings = client.Configuration.get_default_copy()
@@ -142,10 +152,13 @@ def namespace_of(path: str, namespace: str, name: str = "") -> str:
     return f"{filled}/{name}" if name else filled
 
 
-def patiently(ask: Callable[[], Object], patience_s: float, say: Callable[[str], object]) -> Object:
+def patiently(
+    ask: Callable[[], Object], patience_s: float, say: Callable[[str], object],
+    pause: Callable[[float], object] = time.sleep,
+) -> Object:  # fmt: skip
     """What `ask` gives, asked again while the server is away.
 
-    Raises Refused, or InfraError after `patience_s`.
+    Raises Refused, or InfraError after `patience_s`, or what `pause` raises to end the waiting.
     """
     deadline = time.monotonic() + patience_s
     said, tries = "", 0
@@ -154,32 +167,51 @@ def patiently(ask: Callable[[], Object], patience_s: float, say: Callable[[str],
             return ask()
         except Away as away:
             if time.monotonic() > deadline:
-                raise InfraError(
-                    f"Kubernetes does not answer: {away}", "is it up? `kubectl version` asks it too"
-                ) from away
+                raise InfraError(f"Kubernetes does not answer: {away}", ASK_IT) from away
             if str(away) != said:
                 said = str(away)
                 say(f"Kubernetes does not answer, asking again: {said}")
-        time.sleep(PAUSES_S[min(tries, len(PAUSES_S) - 1)])
+        pause(PAUSES_S[min(tries, len(PAUSES_S) - 1)])
         tries += 1
 
 
-def is_in_cluster() -> bool:
-    """Whether this process has a service account of its own."""
-    return "KUBERNETES_SERVICE_HOST" in os.environ and Path("/var/run/secrets").exists()
-
-
-def _status(code: int, data: bytes) -> Object:
+@contextmanager
+def refusals_typed() -> Iterator[None]:
+    """Raise the typed error for a no that nobody expected in the body, and for a server that is away."""
     try:
-        return {"code": code, **json.loads(data)}
+        yield
+    except Refused as no:
+        raise refusal(no) from no
+    except Away as away:
+        raise InfraError(f"Kubernetes does not answer: {away}", ASK_IT) from away
+
+
+def refusal(no: Refused) -> StageError:
+    """The typed error for a no that nobody expected."""
+    if no.status in (400, 422):
+        return UserError(
+            f"Kubernetes refuses: {no.message}", "mend k8s/resources.yaml or k8s/job.yaml"
+        )
+    return InfraError(f"Kubernetes refuses: {no.message}", "see docs/cluster.md for the rights")
+
+
+def _parsed(data: bytes) -> Any:
+    try:
+        return json.loads(data)
     except ValueError:
-        return {"code": code, "message": data[:200].decode("utf-8", "replace")}
+        return {"message": data.decode("utf-8", "replace")}
 
 
-def _refused(status: Object) -> Refused | Away:
-    """5xx and 429 are the server's own trouble, or a webhook's that is down; the rest is an answer."""
-    code, reason = int(status.get("code", 0)), str(status.get("reason", ""))
-    message = str(status.get("message", reason)).splitlines()[0][:500]
+def _refused(code: int, said: Any) -> Refused | Away:
+    """5xx and 429 are the server's own trouble, or a webhook's that is down; the rest is an answer.
+
+    `code` is HTTP's, 0 within a watch; `said` a Status, or whatever else somebody in between says.
+    """
+    status = said if isinstance(said, dict) else {}
+    code = code or int(status.get("code") or 0)
+    reason = str(status.get("reason") or "")
+    text = str(status.get("message") or reason).strip() or f"HTTP status {code}"
+    message = text.splitlines()[0][:500]
     if code >= 500 or code == 429:
         return Away(message)
     return Refused(code, reason, message)
@@ -190,4 +222,4 @@ def _reason(error: Exception) -> str:
     inner = getattr(error, "reason", None)
     if isinstance(inner, Exception):
         return _reason(inner)
-    return (str(error).splitlines() or [type(error).__name__])[-1][:300]
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:300]

@@ -1,13 +1,24 @@
 """Ending a Job so that its stage can write a checkpoint first."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from components.errors import InfraError
 from tasks import outcome
-from tasks.cluster.api import JOBS, PODS, WORKLOADS, Api, Away, Refused, connect, namespace_of
+from tasks.cluster.api import (
+    JOBS,
+    PODS,
+    WORKLOADS,
+    Api,
+    Away,
+    Object,
+    Refused,
+    connect,
+    namespace_of,
+)
 from tasks.cluster.manifest import job_name
 from tasks.config import Settings, load_resources
 from tasks.run_dir import latest_run, read_request
@@ -44,30 +55,43 @@ def cancel(api: Api, namespace: str, name: str, wait_s: float) -> None:
     """
     path = namespace_of(JOBS, namespace, name)
     try:
-        job = api.get(path)
-        api.patch(path, {"metadata": {"annotations": {CANCELLED: "true"}}})
+        mark = {"metadata": {"annotations": {CANCELLED: "true"}}}
+        job = _unless_gone(partial(api.patch, path, mark))
+        if job is None:
+            return
         selector = f"kueue.x-k8s.io/job-uid={job['metadata']['uid']}"
         workloads = api.get(namespace_of(WORKLOADS, namespace), labelSelector=selector)["items"]
         for workload in workloads:
             its = namespace_of(WORKLOADS, namespace, workload["metadata"]["name"])
-            api.patch(its, {"spec": {"active": False}})
+            _unless_gone(partial(api.patch, its, {"spec": {"active": False}}))
         if workloads:
             pods_are_gone(api, namespace, f"batch.kubernetes.io/job-name={name}", wait_s)
         api.delete(path)
-    except Away as away:
+    except (Away, Refused) as error:
         raise InfraError(
-            f"the Job {name} could not be ended: {away}",
+            f"the Job {name} could not be ended: {error}",
             f"kubectl -n {namespace} delete job {name}",
-        ) from away
+        ) from error
+
+
+def _unless_gone(ask: Callable[[], Object]) -> Object | None:
+    """What `ask` gives; None if it asks for something that is not there."""
+    try:
+        return ask()
     except Refused as no:
         if no.status != 404:
-            raise InfraError(
-                f"the Job {name} could not be ended: {no}", "see docs/cluster.md"
-            ) from no
+            raise
+        return None
 
 
-def pods_are_gone(api: Api, namespace: str, selector: str, wait_s: float) -> bool:
-    """Wait until no pod of `selector` runs or is about to; False if `wait_s` was too short."""
+def pods_are_gone(
+    api: Api, namespace: str, selector: str, wait_s: float,
+    pause: Callable[[float], object] = time.sleep,
+) -> bool:  # fmt: skip
+    """Wait until no pod of `selector` runs or is about to; False if `wait_s` was too short.
+
+    Raises Refused, or what `pause` raises to end the waiting.
+    """
     deadline = time.monotonic() + wait_s
     while True:
         try:
@@ -78,4 +102,4 @@ def pods_are_gone(api: Api, namespace: str, selector: str, wait_s: float) -> boo
             pass
         if time.monotonic() > deadline:
             return False
-        time.sleep(POLL_S)
+        pause(POLL_S)

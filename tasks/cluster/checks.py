@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,12 @@ from tasks.config import Settings, StageResources
 Object = dict[str, Any]
 CODE = ("components", "tasks")
 """What an image takes from the checkout."""
-UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9}
+UNITS = {
+    unit: Decimal(base) ** power
+    for base, units in ((1000, ("n", "u", "m", "", "k", "M", "G", "T", "P", "E")),
+                        (1024, ("Ki", "Mi", "Gi", "Ti", "Pi", "Ei")))
+    for power, unit in enumerate(units, -3 if base == 1000 else 1)
+}  # fmt: skip
 
 
 def require_volume(root: Path, volume: Path) -> None:
@@ -32,11 +38,11 @@ def require_image(root: Path, settings: Settings) -> None:
     if settings.dev or "@" in name + tag:  # by digest: the pod itself compares the code
         return
     commit = _git(root, "rev-parse", "HEAD")
-    changed = _git(root, "status", "--porcelain", "--", *CODE)
+    changed = _git(root, "status", "--porcelain", "-z", "--", *CODE)
     next_step = "docker build --build-arg COMMIT=... (docs/cluster.md), or set HEADRACE_DEV=1"
     if changed:
         raise UserError(
-            f"{changed.splitlines()[0].split()[-1]} is not committed, so no image has it",
+            f"{changed.split(chr(0))[0].split(maxsplit=1)[1]} is not committed, so no image has it",
             f"commit it and {next_step}",
         )
     if len(tag) < 7 or not commit.startswith(tag):
@@ -51,11 +57,12 @@ def require_fit(nodes: Sequence[Object], stage: str, resources: StageResources) 
     if any(_fits(node, wanted) for node in nodes):
         return
     most = {name: max((_has(node, name) for node in nodes), default=0.0) for name in wanted}
-    short = [name for name in wanted if most[name] < wanted[name]] or list(wanted)
-    asked = ", ".join(f"{_shown(name, wanted[name])}" for name in short)
-    largest = ", ".join(f"{_shown(name, most[name])}" for name in short)
+    short = [name for name in wanted if most[name] < wanted[name]]
+    asked = ", ".join(_shown(name, wanted[name]) for name in short or wanted)
+    largest = ", ".join(_shown(name, most[name]) for name in short)
     raise UserError(
-        f"no node can hold {stage}: it asks for {asked}; the largest has {largest}",
+        f"no node can hold {stage}: it asks for {asked}"
+        + (f"; the largest has {largest}" if short else ", and no single one has all of it"),
         f"lower it in k8s/resources.yaml: stages.{stage}",
     )
 
@@ -82,13 +89,9 @@ def _fits(node: Object, wanted: Mapping[str, float]) -> bool:
 
 
 def quantity(text: str) -> float:
-    """A Kubernetes quantity as a number: `500m` is 0.5, `2Gi` is 2 * 2**30."""
-    if text.endswith("m"):
-        return float(text[:-1]) / 1000
-    for unit, factor in UNITS.items():
-        if text.endswith(unit):
-            return float(text[: -len(unit)]) * factor
-    return float(text)
+    """A Kubernetes quantity as a number: `500m` is 0.5, `2Gi` is 2 * 2**30, `1e3` is 1000."""
+    number = text.rstrip("".join(UNITS))
+    return float(Decimal(number) * UNITS[text[len(number) :]])
 
 
 def _shown(name: str, amount: float) -> str:
@@ -106,5 +109,6 @@ def _git(root: Path, *arguments: str) -> str:
         ["git", *arguments], cwd=config.home_root(root), capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise UserError(f"git {arguments[0]}: {done.stderr.strip()}", "run from a git checkout")
+        said = (done.stderr.strip().splitlines() or ["no word"])[0]
+        raise UserError(f"git {arguments[0]}: {said}", "run from a git checkout")
     return done.stdout.strip()

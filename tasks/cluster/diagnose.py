@@ -1,10 +1,8 @@
-"""What a Job, its pods and its Workload say of a stage: where it is, and how it ended. Pure."""
+"""How a Job ended, or why it never will, from what it, its pods and its Workload say. Pure."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Literal
 
 from components.errors import (
     DataError,
@@ -14,41 +12,28 @@ from components.errors import (
     UserError,
 )
 from components.preflight.report import from_json
+from tasks.cluster.seen import (
+    Object,
+    Seen,
+    condition,
+    disruption,
+    first_line,
+    instant,
+    is_live,
+    last_line,
+)
 
-Object = dict[str, Any]
-State = Literal[
-    "submitted", "queued", "admitted", "starting", "running", "stopping", "preempted", "ended"
-]
 ERROR_OF_EXIT_CODE: Mapping[int, type[StageError]] = {
     one.exit_code: one for one in (UserError, DataError, NodeUnhealthy, StageError, InfraError)
 }
+ERROR_KINDS = tuple(one.kind for one in ERROR_OF_EXIT_CODE.values())
 AGAIN = "run it again: it goes on from its last checkpoint"
 USELESS_PULLS = ("InvalidImageName", "ErrImageNeverPull")
 FAILED_PULLS = ("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", *USELESS_PULLS)
+BY_A_SIGNAL = (137, 143)
+"""The exit codes of SIGKILL and SIGTERM."""
 MAX_EVICTIONS = 2
 """By a kubelet that runs short of something: the next pod would fare no better."""
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What is known at one moment."""
-
-    job: Object | None
-    pods: Sequence[Object]
-    workload: Object | None
-    at: float
-    """Unix seconds."""
-
-
-@dataclass(frozen=True)
-class Situation:
-    state: State
-    detail: str = ""
-    nodes: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        where = f" on {', '.join(self.nodes)}" if self.nodes else ""
-        return f"{self.state}{where}{': ' if self.detail else ''}{self.detail}"
 
 
 @dataclass(frozen=True)
@@ -61,47 +46,15 @@ class Verdict:
     node: str = ""
 
 
-def situation(seen: Seen) -> Situation:
-    """Where the Job is on its way."""
-    if seen.job is None:
-        return Situation("submitted")
-    if finished(seen.job):
-        return Situation("ended", nodes=_nodes(seen.pods))
-    live = [pod for pod in seen.pods if _is_live(pod)]
-    ending = [pod for pod in live if pod["metadata"].get("deletionTimestamp")]
-    if seen.job["spec"].get("suspend"):
-        evicted = _condition(seen.workload, "Evicted")
-        if evicted and evicted["status"] == "True":
-            state: State = "stopping" if live else "preempted"
-            why = f"{_evicted_for(seen.workload, evicted)}; {_waits_for(seen.workload)}"
-            return Situation(state, why.rstrip("; "), _nodes(ending))
-        return Situation("queued", _waits_for(seen.workload))
-    running = [pod for pod in live if pod["status"].get("phase") == "Running"]
-    if ending and not any(pod for pod in running if pod not in ending):
-        return Situation("stopping", nodes=_nodes(ending))
-    wanted = int(seen.job["spec"].get("parallelism", 1))
-    if running and len(running) >= wanted:
-        return Situation("running", nodes=_nodes(running))
-    if not live:
-        made = [pod for pod in seen.pods if not _disruption(pod)]
-        return Situation("ended" if made else "admitted", nodes=_nodes(made))
-    return Situation("starting", "; ".join(_waits(live)), _nodes(live))
-
-
-def finished(job: Object) -> Literal["Complete", "Failed", ""]:
-    """Only these two are an end: SuccessCriteriaMet, FailureTarget and Suspended come before one."""
-    for condition in job["status"].get("conditions") or []:
-        if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
-            return "Complete" if condition["type"] == "Complete" else "Failed"
-    return ""
-
-
 def verdict(seen: Seen, memory_gib: float) -> Verdict:
     """Why a Job failed, from what its pods' containers said last. The gravest reason of all pods counts."""
-    found = [one for one in (_of_pod(pod, memory_gib) for pod in seen.pods) if one]
-    if found:
-        return min(found, key=lambda one: _GRAVITY.index(one.kind))
-    failed = _condition(seen.job, "Failed") or {}
+    # A pod that was driven out has been replaced: the Job did not fail for its sake.
+    own = [pod for pod in seen.pods if not disruption(pod)]
+    for pods in (own, seen.pods):
+        found = [one for one in (_of_pod(pod, memory_gib) for pod in pods) if one]
+        if found:
+            return min(found, key=lambda one: _GRAVITY.index(one.kind))
+    failed = condition(seen.job, "Failed") or {}
     said = f"{failed.get('reason', 'no reason')}: {failed.get('message', '')}".rstrip(": ")
     return Verdict(InfraError.kind, f"the Job failed without a word of its pods: {said}", AGAIN)
 
@@ -112,72 +65,28 @@ _GRAVITY = (UserError.kind, DataError.kind, NodeUnhealthy.kind, StageError.kind,
 
 def hopeless(seen: Seen, lost_s: float, pull_patience_s: float) -> Verdict | None:
     """Why waiting is of no use, although the Job has not ended; None while it may be."""
-    out_of_time = _condition(seen.workload, "Evicted")
-    if (
-        out_of_time
-        and out_of_time["status"] == "True"
-        and "MaximumExecutionTime" in out_of_time.get("reason", "")
-    ):
-        return Verdict(
-            UserError.kind,
-            "its time limit is over",
-            "raise time_limit_h in k8s/resources.yaml; it goes on from its last checkpoint",
-        )
+    found = _given_up(seen.workload)
+    if found:
+        return found
     for pod in seen.pods:
         found = _pull_failed(pod, seen.at, pull_patience_s) or _is_lost(pod, seen.at, lost_s)
         if found:
             return found
-    evicted = [pod for pod in seen.pods if _disruption(pod) == "TerminationByKubelet"]
+    # Of a node that is shut down a kubelet says TerminationByKubelet too; but not Evicted.
+    evicted = [
+        pod
+        for pod in seen.pods
+        if pod["status"].get("reason") == "Evicted" and disruption(pod) == "TerminationByKubelet"
+    ]
     if len(evicted) >= MAX_EVICTIONS:
         why = evicted[-1]["status"].get("message", "its node ran short of something")
         return Verdict(
             UserError.kind,
-            f"evicted {len(evicted)} times: {_first_line(why)}",
+            f"evicted {len(evicted)} times: {first_line(why)}",
             "its nodes have too little for all that they run: state more memory_gib and scratch_gib",
             evicted[-1]["spec"].get("nodeName", ""),
         )
     return None
-
-
-def order_in_queue(workload: Object, others: Sequence[Object]) -> tuple[int, int]:
-    """(place from 1, how many wait) among those that wait for quota: by priority, then by age.
-
-    As Kueue sorts them; one that was evicted counts from then on.
-    """
-    queue = workload["spec"].get("queueName")
-    waiting = [
-        one
-        for one in others
-        if one["spec"].get("queueName") == queue
-        and one["spec"].get("active", True)
-        and not _holds(one, "QuotaReserved")
-        and not _holds(one, "Finished")
-    ]
-    waiting.sort(key=_queue_order)
-    names = [one["metadata"]["name"] for one in waiting]
-    name = workload["metadata"]["name"]
-    return (names.index(name) + 1 if name in names else len(names) + 1), len(names)
-
-
-def _queue_order(workload: Object) -> tuple[int, str]:
-    evicted = _condition(workload, "Evicted")
-    since = workload["metadata"]["creationTimestamp"]
-    if evicted and evicted["status"] == "True":
-        since = max(since, evicted["lastTransitionTime"])
-    return -int(workload["spec"].get("priority") or 0), since
-
-
-def gang(seen: Seen) -> list[str] | None:
-    """The names of a gang's pods in the order of their numbers; None until all of them are there."""
-    if seen.job is None or seen.job["spec"].get("suspend"):
-        return None
-    names: dict[int, str] = {}
-    for pod in seen.pods:
-        if _is_live(pod) and not pod["metadata"].get("deletionTimestamp"):
-            index = int(pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"])
-            names[index] = pod["metadata"]["name"]
-    wanted = int(seen.job["spec"]["parallelism"])
-    return [names[i] for i in range(wanted)] if set(names) == set(range(wanted)) else None
 
 
 def _of_pod(pod: Object, memory_gib: float) -> Verdict | None:
@@ -186,7 +95,7 @@ def _of_pod(pod: Object, memory_gib: float) -> Verdict | None:
     if status.get("reason") == "Evicted" and "exceeds the" in status.get("message", ""):
         return Verdict(
             UserError.kind,
-            f"evicted from {node}: {_first_line(status['message'])}",
+            f"evicted from {node}: {first_line(status['message'])}",
             "raise scratch_gib in k8s/resources.yaml",
             node,
         )
@@ -204,9 +113,16 @@ def _of_pod(pod: Object, memory_gib: float) -> Verdict | None:
                 "raise memory_gib in k8s/resources.yaml, or make the model or the batch smaller",
                 node,
             )
-        if container["name"] == "preflight":
-            return _of_preflight(ended, node)
-        return _of_stage(ended, node, _disruption(pod))
+        said = _outcome(ended.get("message", ""))
+        if said:
+            return Verdict(said["kind"], said["message"], said["hint"], node)
+        if disruption(pod) or ended["exitCode"] in BY_A_SIGNAL:
+            why = disruption(pod) or "a signal"
+            return Verdict(InfraError.kind, f"the pod on {node} was ended by {why}", AGAIN, node)
+        return (_of_preflight if container["name"] == "preflight" else _of_stage)(ended, node)
+    if status.get("phase") == "Failed" and status.get("reason"):  # no container of it ever ran
+        why = f"{status['reason']} on {node}: {first_line(status.get('message', ''))}"
+        return Verdict(InfraError.kind, why, AGAIN, node)
     return None
 
 
@@ -230,25 +146,20 @@ def _of_preflight(ended: Object, node: str) -> Verdict:
 
 
 def _findings(ended: Object, status: str) -> list[str]:
-    """The messages of a report's findings of this status; of no report, its first line."""
+    """The messages of a report's findings of this status; of no report, its last line."""
     message = ended.get("message", "")
     try:
         findings = from_json(json.loads(message)).findings
     except (ValueError, DataError):
-        return [_first_line(message)] if message else []
+        return list(filter(None, [last_line(message)]))
     return [one.message for one in findings if one.status == status]
 
 
-def _of_stage(ended: Object, node: str, disruption: str) -> Verdict:
-    said = _outcome(ended.get("message", ""))
-    if said:
-        return Verdict(said["kind"], said["message"], said["hint"], node)
+def _of_stage(ended: Object, node: str) -> Verdict:
+    """Of one that had no time for an outcome: all there is of it is the end of its log."""
     code = int(ended["exitCode"])
-    if disruption or code in (137, 143):
-        why = disruption or "a signal"
-        return Verdict(InfraError.kind, f"the pod on {node} was ended by {why}", AGAIN, node)
     error = ERROR_OF_EXIT_CODE.get(code, StageError)
-    line = _first_line(ended.get("message", "")) or "without a word"
+    line = last_line(ended.get("message", "")) or "without a word"
     return Verdict(error.kind, f"ended with exit code {code}: {line}", "see its log", node)
 
 
@@ -258,18 +169,37 @@ def _outcome(message: str) -> Object | None:
         said = json.loads(message)
     except ValueError:
         return None
-    is_one = isinstance(said, dict) and {"kind", "message", "hint"} <= said.keys()
-    return said if is_one and said["kind"] != "ok" else None
+    if not isinstance(said, dict) or said.get("kind") not in ERROR_KINDS:
+        return None
+    is_whole = all(isinstance(said.get(name), str) for name in ("message", "hint"))
+    return said if is_whole else None
+
+
+def _given_up(workload: Object | None) -> Verdict | None:
+    """What Kueue has set inactive by itself; by a person's hand it may be set active again."""
+    evicted = condition(workload, "Evicted")
+    if workload is None or workload["spec"].get("active", True) or not evicted:
+        return None
+    if "MaximumExecutionTime" in evicted.get("reason", ""):
+        return Verdict(
+            UserError.kind,
+            "its time limit is over",
+            "raise time_limit_h in k8s/resources.yaml; it goes on from its last checkpoint",
+        )
+    if evicted.get("reason", "").startswith("DeactivatedDueTo"):
+        why = f"Kueue gave it up: {first_line(evicted.get('message', ''))}"
+        return Verdict(InfraError.kind, why, AGAIN)
+    return None
 
 
 def _pull_failed(pod: Object, now: float, patience_s: float) -> Verdict | None:
-    since = _instant(pod["metadata"].get("creationTimestamp"))
+    since = instant(pod["status"].get("startTime") or pod["metadata"].get("creationTimestamp"))
     for container in [
         *(pod["status"].get("initContainerStatuses") or []),
         *(pod["status"].get("containerStatuses") or []),
     ]:
         waiting = (container.get("state") or {}).get("waiting") or {}
-        reason, said = waiting.get("reason", ""), _first_line(waiting.get("message", ""))
+        reason, said = waiting.get("reason", ""), first_line(waiting.get("message", ""))
         if reason not in FAILED_PULLS:
             continue
         is_absent = reason in USELESS_PULLS or "not found" in said
@@ -287,7 +217,7 @@ def _pull_failed(pod: Object, now: float, patience_s: float) -> Verdict | None:
 def _is_lost(pod: Object, now: float, lost_s: float) -> Verdict | None:
     """A pod that was asked to end, and whose node has said nothing of it since."""
     deleted_at = pod["metadata"].get("deletionTimestamp")  # the end of its grace period
-    if not deleted_at or not _is_live(pod) or now - _instant(deleted_at) < lost_s:
+    if not deleted_at or not is_live(pod) or now - instant(deleted_at) < lost_s:
         return None
     node = pod["spec"].get("nodeName", "")
     return Verdict(
@@ -296,78 +226,3 @@ def _is_lost(pod: Object, now: float, lost_s: float) -> Verdict | None:
         "the next attempt goes to another node; what the old pod still writes is fenced off",
         node,
     )
-
-
-def _waits_for(workload: Object | None) -> str:
-    """Kueue's own words for why a Workload has no quota yet."""
-    if workload is None:
-        return "Kueue has not seen it yet"
-    reserved = _condition(workload, "QuotaReserved")
-    if reserved and reserved["status"] != "True":
-        return _first_line(reserved.get("message", ""))
-    return ""
-
-
-def _evicted_for(workload: Object | None, evicted: Object) -> str:
-    preempted = _condition(workload, "Preempted") or {}
-    reasons = [evicted.get("reason", "")]
-    if preempted.get("status") == "True":
-        reasons.append(preempted.get("reason", ""))
-    return " ".join(dict.fromkeys(filter(None, reasons)))
-
-
-def _waits(pods: Sequence[Object]) -> list[str]:
-    """What keeps pods from running, each reason once."""
-    found: dict[str, None] = {}
-    for pod in pods:
-        status = pod["status"]
-        for condition in status.get("conditions") or []:
-            if condition["type"] == "PodScheduled" and condition["status"] == "False":
-                found[f"no node: {_first_line(condition.get('message', ''))}"] = None
-        for container in status.get("initContainerStatuses") or []:
-            if (container.get("state") or {}).get("running"):
-                found["the pre-check runs"] = None
-        for container in [
-            *(status.get("initContainerStatuses") or []),
-            *(status.get("containerStatuses") or []),
-        ]:
-            waiting = (container.get("state") or {}).get("waiting") or {}
-            if waiting.get("reason") not in (None, "PodInitializing"):
-                said = f"{waiting['reason']} {_first_line(waiting.get('message', ''))}"
-                found[said.strip()] = None
-    return list(found)
-
-
-def _nodes(pods: Sequence[Object]) -> tuple[str, ...]:
-    return tuple(sorted({pod["spec"]["nodeName"] for pod in pods if pod["spec"].get("nodeName")}))
-
-
-def _is_live(pod: Object) -> bool:
-    return pod["status"].get("phase") not in ("Succeeded", "Failed")
-
-
-def _disruption(pod: Object) -> str:
-    for condition in pod["status"].get("conditions") or []:
-        if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
-            return str(condition.get("reason", "DisruptionTarget"))
-    return ""
-
-
-def _condition(of: Object | None, kind: str) -> Object | None:
-    conditions = ((of or {}).get("status") or {}).get("conditions") or []
-    return next((one for one in conditions if one["type"] == kind), None)
-
-
-def _holds(workload: Object, kind: str) -> bool:
-    condition = _condition(workload, kind)
-    return condition is not None and condition["status"] == "True"
-
-
-def _first_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[0][:400]
-
-
-def _instant(timestamp: str | None) -> float:
-    if not timestamp:
-        return 0.0
-    return datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp()

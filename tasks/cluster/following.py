@@ -15,18 +15,10 @@ from tasks.claim import GANG, PLACES, place_of
 from tasks.cluster import api
 from tasks.cluster.api import Api, Away, Object, Refused, namespace_of
 from tasks.cluster.cancel import cancel, pods_are_gone
-from tasks.cluster.diagnose import (
-    Seen,
-    Situation,
-    Verdict,
-    finished,
-    gang,
-    hopeless,
-    order_in_queue,
-    situation,
-    verdict,
-)
+from tasks.cluster.diagnose import Verdict, hopeless, verdict
 from tasks.cluster.progress import JobProgress
+from tasks.cluster.seen import Seen, finished
+from tasks.cluster.situation import Situation, gang, order_in_queue, situation
 from tasks.cluster.watching import Watched
 from tasks.config import Settings, StageResources
 from tasks.outcome import Outcome
@@ -37,6 +29,7 @@ ASK_INTERVAL_S = 5.0
 """Between two looks at the cluster's warnings."""
 RESULT_WAIT_S = 30.0
 """For a network file system to show what a pod wrote last."""
+RESULT_POLL_S = 0.2
 NOT_YET_RUNNING = ("queued", "preempted", "admitted", "starting")
 
 
@@ -63,6 +56,16 @@ class Signals:
             self.is_detached = True
         self.changed.set()
 
+    @property
+    def came(self) -> bool:
+        return self.is_cancelled or self.is_detached
+
+    def pause(self, seconds: float) -> None:
+        """Sleep so long, where there is nothing to cancel yet. Raises InfraError once one has come."""
+        self.changed.wait(seconds)
+        if self.came:
+            raise InfraError("stopped before the stage began", "run it again")
+
 
 def follow(
     server: Api, settings: Settings, run: RunDir, name: str, resources: StageResources,
@@ -86,11 +89,11 @@ def follow(
             )
             for path, which in lists.items()
         ]
-        for one in watches:
-            one.listed.wait(settings.patience_s)
+        _wait_for_lists(watches, signals, settings.patience_s)
         while True:
             signals.changed.clear()
-            _require_answers(watches, settings.patience_s)
+            if not signals.came:
+                _require_answers(watches, settings.patience_s)
             jobs, pods, workloads = (one.objects() for one in watches)
             job = jobs.get(name)
             workload = _workload_of(workloads, job)
@@ -121,7 +124,7 @@ class _Follower:
         self._lost_s, self._pull_patience_s = settings.lost_s, settings.pull_patience_s
         self._wait_s = resources.grace_s + settings.lost_s
         """How long pods may take to end."""
-        self._asked_at = self._gone_at = -ASK_INTERVAL_S
+        self._asked_at, self._gone_at = -ASK_INTERVAL_S, 0.0
 
     def show(self, seen: Seen, workloads: Mapping[str, Object]) -> None:
         """Say where the Job is; with its place in the queue and the cluster's warnings while it waits."""
@@ -131,9 +134,9 @@ class _Follower:
             self._asked_at = time.monotonic()
             self._tell_warnings(seen)
         if seen.workload and now.state in ("queued", "preempted"):
-            place, num_waiting = order_in_queue(seen.workload, list(workloads.values()))
-            if place <= num_waiting:
-                detail = f"place {place} of {num_waiting}; {now.detail}".rstrip("; ")
+            place = order_in_queue(seen.workload, list(workloads.values()))
+            if place:
+                detail = f"place {place[0]} of {place[1]}; {now.detail}".rstrip("; ")
                 now = replace(now, detail=detail)
         self._progress.show(now)
 
@@ -150,7 +153,7 @@ class _Follower:
                 pods_are_gone(self._server, self._namespace, its_pods, self._wait_s)
                 self._progress.relay()
                 self._tell_warnings(seen)
-                return verdict(seen, self._memory_gib)
+                return verdict(self._again(seen, its_pods), self._memory_gib)
         found = hopeless(seen, self._lost_s, self._pull_patience_s)
         if found is not None:
             self._tell_warnings(seen)
@@ -168,15 +171,26 @@ class _Follower:
         self._progress.relay()
         return Verdict(InfraError.kind, f"{self._run.stage} was cancelled", "run it again")
 
+    def _again(self, seen: Seen, its_pods: str) -> Seen:
+        """With the pods as they ended: the watch of a Job may be ahead of that of its pods."""
+        path = namespace_of(api.PODS, self._namespace)
+        pods = {pod["metadata"]["name"]: pod for pod in seen.pods}
+        with suppress(Away):
+            for pod in self._server.get(path, labelSelector=its_pods)["items"]:
+                pods[pod["metadata"]["name"]] = pod
+        return replace(seen, pods=tuple(pods.values()))
+
     def _of_a_complete(self) -> Verdict:
         deadline = time.monotonic() + RESULT_WAIT_S
         while True:
             said = said_in_pod(self._run.path, self._attempt)
-            if said is not None or time.monotonic() > deadline:
+            # A pod before this one, of the same attempt, may have said that it was stopped.
+            is_whole = said is not None and said.ok
+            if is_whole or time.monotonic() > deadline:
                 break
-            time.sleep(0.2)
+            time.sleep(RESULT_POLL_S)
         self._progress.relay()
-        if said is None:
+        if said is None or not said.ok:
             return Verdict(
                 InfraError.kind,
                 "the Job is complete, but its result is not on the volume",
@@ -224,16 +238,21 @@ def said_in_pod(run_dir: Path, attempt: int) -> Outcome | None:
     return said if said is not None and said.attempt == attempt else None
 
 
-def refusal(no: Refused) -> InfraError:
-    """The typed error for a no that nobody expected."""
-    return InfraError(f"Kubernetes refuses: {no.message}", "see docs/cluster.md for the rights")
+def _wait_for_lists(watches: list[Watched], signals: Signals, patience_s: float) -> None:
+    deadline = time.monotonic() + patience_s
+    while not (signals.came or all(one.listed.is_set() for one in watches)):
+        signals.changed.clear()
+        if time.monotonic() > deadline:
+            return
+        signals.changed.wait(TICK_S)
 
 
 def _require_answers(watches: list[Watched], patience_s: float) -> None:
     for one in watches:
         if one.refusal:
-            raise refusal(one.refusal)
-        away_s = time.monotonic() - one.away_since if one.away_since else 0.0
+            raise api.refusal(one.refusal)
+        since = one.away_since  # read once: its thread may find the server there meanwhile
+        away_s = time.monotonic() - since if since else 0.0
         if not one.listed.is_set() or away_s > patience_s:
             raise InfraError(
                 f"Kubernetes has not answered for {patience_s:.0f} s",

@@ -6,7 +6,7 @@ this one stopped reading its log.
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +16,9 @@ from components.errors import KIND_OF_EXIT_CODE
 from tasks import config, outcome
 from tasks.claim import PLACES, settle
 from tasks.cluster import api, checks
-from tasks.cluster.api import Away, Object, Refused, namespace_of, patiently
+from tasks.cluster.api import Away, Object, Refused, namespace_of, patiently, refusals_typed
 from tasks.cluster.cancel import CANCELLED, pods_are_gone
-from tasks.cluster.diagnose import finished
-from tasks.cluster.following import Signals, follow, refusal, said_in_pod
+from tasks.cluster.following import Signals, follow, said_in_pod
 from tasks.cluster.manifest import (
     FLOW_RUN,
     KEY_LABEL,
@@ -31,6 +30,7 @@ from tasks.cluster.manifest import (
     render,
 )
 from tasks.cluster.progress import JobProgress
+from tasks.cluster.seen import finished
 from tasks.config import Settings, StageResources
 from tasks.outcome import Outcome
 from tasks.run_dir import RunDir, read_request
@@ -51,7 +51,8 @@ class KubernetesLauncher:
         said = outcome.read(run.path)
         if said is not None and said.attempt == before["attempt"]:
             return False
-        job = self._find(job_name(run.stage, run.key, before["attempt"]))
+        with refusals_typed():
+            job = self._find(job_name(run.stage, run.key, before["attempt"]), time.sleep)
         if job is not None:
             return CANCELLED not in (job["metadata"].get("annotations") or {})
         return said_in_pod(run.path, before["attempt"]) is not None
@@ -64,8 +65,8 @@ class KubernetesLauncher:
         began_at, request = time.time(), read_request(run.path)
         name = job_name(run.stage, run.key, request["attempt"])
         progress = JobProgress(run, name)
-        with self._signals:
-            job = self._find(name)
+        with self._signals, refusals_typed():
+            job = self._find(name, self._signals.pause)
             if job is not None:
                 progress.say(f"adopted the Job {name}")
                 self._sign(job)
@@ -86,21 +87,27 @@ class KubernetesLauncher:
         return ended
 
     def _sign(self, job: Object) -> None:
-        """Note who waits for it now; a note that cannot be made is none that is needed."""
+        """Note who waits for it now, so that nobody reaps it for the end of the flow before.
+
+        A note that cannot be made is none that is needed.
+        """
         flow_run = os.environ.get(config.FLOW_RUN, "")
         path = namespace_of(api.JOBS, self._settings.namespace, job["metadata"]["name"])
-        if flow_run and not finished(job):
+        if not finished(job):
             with suppress(Refused, Away):
                 self._api.patch(path, {"metadata": {"annotations": {FLOW_RUN: flow_run}}})
 
-    def _find(self, name: str) -> Object | None:
+    def _find(self, name: str, pause: Callable[[float], object]) -> Object | None:
         path = namespace_of(api.JOBS, self._settings.namespace, name)
         try:
-            return patiently(lambda: self._api.get(path), self._settings.patience_s, _print)
+            return patiently(lambda: self._api.get(path), self._settings.patience_s, _print, pause)
         except Refused as no:
             if no.status == 404:
                 return None
-            raise refusal(no) from no
+            raise
+
+    def _ask(self, ask: Callable[[], Object], progress: JobProgress) -> Object:
+        return patiently(ask, self._settings.patience_s, progress.say, self._signals.pause)
 
     def _clear_away(
         self, run: RunDir, name: str, resources: StageResources, progress: JobProgress
@@ -108,22 +115,21 @@ class KubernetesLauncher:
         """See that nothing of an earlier attempt at the same key runs any more."""
         selector = f"{KEY_LABEL}={run.key}"
         path = namespace_of(api.JOBS, self._settings.namespace)
-        jobs = patiently(
-            lambda: self._api.get(path, labelSelector=selector), self._settings.patience_s, _print
-        )["items"]
+        jobs = self._ask(lambda: self._api.get(path, labelSelector=selector), progress)["items"]
         for job in jobs:
             if job["metadata"]["name"] != name and not finished(job):
                 progress.say(f"ending the Job {job['metadata']['name']} of an earlier attempt")
                 self._api.delete(f"{path}/{job['metadata']['name']}")
         wait_s = resources.grace_s + self._settings.lost_s
-        if not pods_are_gone(self._api, self._settings.namespace, selector, wait_s):
+        pause = self._signals.pause
+        if not pods_are_gone(self._api, self._settings.namespace, selector, wait_s, pause):
             progress.say("a pod of an earlier attempt does not end; what it writes is fenced off")
 
     def _submit(
         self, run: RunDir, request: Mapping[str, Json], resources: StageResources,
         progress: JobProgress,
     ) -> None:  # fmt: skip
-        nodes = patiently(lambda: self._api.get(api.NODES), self._settings.patience_s, _print)
+        nodes = self._ask(lambda: self._api.get(api.NODES), progress)
         checks.require_fit(nodes["items"], run.stage, resources)
         place = self._place(run.root)
         avoid = checks.avoidable(nodes["items"], request["avoid_nodes"], resources)
@@ -134,17 +140,22 @@ class KubernetesLauncher:
         _hand_over(run, place)
         path = namespace_of(api.JOBS, place.namespace)
         try:
-            made = patiently(
-                lambda: self._api.create(path, job), self._settings.patience_s, progress.say
-            )
+            made = self._ask(lambda: self._api.create(path, job), progress)
         except Refused as no:
             if no.status != 409:  # another launch of the same attempt was faster
-                raise refusal(no) from no
-            made = self._api.get(f"{path}/{job['metadata']['name']}")
+                raise
+            made = self._ask(lambda: self._api.get(f"{path}/{job['metadata']['name']}"), progress)
         for service in others:
-            with suppress(Refused):  # made by that other launch
-                self._api.create(namespace_of(api.SERVICES, place.namespace), owned(service, made))
+            self._create_service(owned(service, made), progress)
         progress.say(f"submitted the Job {job['metadata']['name']} to the queue {resources.queue}")
+
+    def _create_service(self, service: Object, progress: JobProgress) -> None:
+        path = namespace_of(api.SERVICES, self._settings.namespace)
+        try:
+            self._ask(lambda: self._api.create(path, service), progress)
+        except Refused as no:
+            if no.status != 409:  # made by another launch
+                raise
 
     def _place(self, root: Path) -> Place:
         settings = self._settings

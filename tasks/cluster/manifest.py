@@ -86,7 +86,7 @@ def render(
     job["metadata"]["labels"] |= labels | {
         QUEUE_LABEL: resources.queue,
         PRIORITY_LABEL: resources.priority,
-        TIME_LIMIT_LABEL: str(round(resources.time_limit_h * 3600)),
+        TIME_LIMIT_LABEL: str(max(1, round(resources.time_limit_h * 3600))),
     }
     job["metadata"]["annotations"] = {RUN_DIR: str(attempt.run_dir), FLOW_RUN: attempt.flow_run}
     if resources.is_elastic:
@@ -157,21 +157,23 @@ def _fill_pod(
 def _environment(
     attempt: Attempt, resources: StageResources, place: Place, name: str, is_gang: bool
 ) -> dict[str, str]:
+    # One for each GPU, of a stage that spreads over them; another would run whole on each.
+    num_ranks = resources.ranks_on_a_node if attempt.stage in ON_MANY_RANKS else 1
     values = {
         "PYTHONPATH": str(place.root) if place.is_dev else "/app",
         "HEADRACE_NUM_WORKERS": str(max(1, int(resources.cpu))),
         # The pod needs a moment of its own to say how it ended.
         "HEADRACE_GRACE_S": str(max(1, resources.grace_s - 5)),
         "HEADRACE_NUM_NODES": str(resources.num_nodes),
-        "HEADRACE_NUM_RANKS": str(resources.ranks_on_a_node),
-        "OMP_NUM_THREADS": str(max(1, int(resources.cpu / resources.ranks_on_a_node))),
+        "HEADRACE_NUM_RANKS": str(num_ranks),
+        "OMP_NUM_THREADS": str(max(1, int(resources.cpu / num_ranks))),
     }
     if place.is_dev:  # an image has DeepSpeed's operators compiled
         values["TORCH_EXTENSIONS_DIR"] = str(attempt.run_dir.parents[2] / ".headrace" / "operators")
     if is_gang:
         values |= {
             "HEADRACE_GANG": "1",
-            "PET_NPROC_PER_NODE": str(resources.ranks_on_a_node),
+            "PET_NPROC_PER_NODE": str(num_ranks),
             "PET_MASTER_ADDR": f"{name}-0.{name}",
             "PET_MASTER_PORT": str(RENDEZVOUS_PORT),
         }
@@ -186,7 +188,8 @@ def _requests(resources: StageResources) -> Object:
     }
     if resources.gpus:
         limits["nvidia.com/gpu"] = str(resources.gpus)
-    return {"requests": {"cpu": f"{round(resources.cpu * 1000)}m"} | limits, "limits": limits}
+    cpu = f"{max(1, round(resources.cpu * 1000))}m"
+    return {"requests": {"cpu": cpu} | limits, "limits": limits}
 
 
 def _tolerations(resources: StageResources) -> list[Object]:
@@ -211,7 +214,7 @@ def _away_from(nodes: Sequence[str]) -> Object:
 
 
 def _mebibytes(gib: float) -> str:
-    return f"{round(gib * 1024)}Mi"
+    return f"{max(1, round(gib * 1024))}Mi"  # 0 would be no limit
 
 
 def _deep_copy(value: Json) -> Json:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks import outcome
-from tasks.cluster.diagnose import Situation
+from tasks.cluster.situation import Situation
 from tasks.outcome import Outcome
 from tasks.run_dir import RunDir
 
@@ -56,8 +56,11 @@ class JobProgress:
             self.say(f"{reason}: {(message.splitlines() or [''])[0][:300]}")
 
     def relay(self) -> None:
-        """Print what the log got since the last time."""
-        with suppress(FileNotFoundError), self._run.log.open("rb") as file:
+        """Print what the log got since the last time.
+
+        On a network's file system it may be out of reach while one pod takes it over from another.
+        """
+        with suppress(OSError), self._run.log.open("rb") as file:
             if file.seek(0, os.SEEK_END) < self._told["log_bytes"]:  # begun anew
                 self._told["log_bytes"] = 0
             file.seek(self._told["log_bytes"])
@@ -81,6 +84,8 @@ def read(run_dir: Path) -> dict[str, Any]:
 
 
 def _print(text: bytes) -> None:
-    with suppress(OSError):  # nobody reads any more; the log has it
+    try:
         sys.stdout.buffer.write(text)
         sys.stdout.flush()
+    except OSError:  # nobody reads any more: the log has it, and our end must not fail for it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,6 +1,7 @@
 """`headrace queue`: the stages on the cluster, what waits and why."""
 
 import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,8 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks.cluster import api
-from tasks.cluster.api import Api, Object, connect, namespace_of, patiently
-from tasks.cluster.diagnose import Seen, finished, order_in_queue, situation
+from tasks.cluster.api import Api, Object, connect, namespace_of, patiently, refusals_typed
 from tasks.cluster.manifest import (
     FLOW_RUN,
     KEY_LABEL,
@@ -20,9 +20,12 @@ from tasks.cluster.manifest import (
     QUEUE_LABEL,
     STAGE_LABEL,
 )
+from tasks.cluster.seen import Seen, finished
+from tasks.cluster.situation import order_in_queue, situation
 from tasks.config import Settings
 
 ANSWER_S = 10.0
+JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class Row:
 
 def show(settings: Settings, *, as_json: bool, with_ended: bool) -> int:
     """Print the table. Raises UserError without access, InfraError if the server does not answer."""
-    found = rows(connect(), settings.namespace, with_ended=with_ended)
+    with refusals_typed():
+        found = rows(connect(), settings.namespace, with_ended=with_ended)
     if as_json:
         print(json.dumps([asdict(row) for row in found], indent=1))
         return 0
@@ -62,7 +66,7 @@ def show(settings: Settings, *, as_json: bool, with_ended: bool) -> int:
 def rows(server: Api, namespace: str, *, with_ended: bool = False) -> list[Row]:
     """One for each stage's Job: those that run first, then the queue in its order."""
     jobs, pods, workloads = (
-        patiently(partial(server.get, namespace_of(path, namespace)), ANSWER_S, print)["items"]
+        patiently(partial(server.get, namespace_of(path, namespace)), ANSWER_S, _say)["items"]
         for path in (api.JOBS, api.PODS, api.WORKLOADS)
     )
     ours = [job for job in jobs if STAGE_LABEL in (job["metadata"].get("labels") or {})]
@@ -73,7 +77,7 @@ def rows(server: Api, namespace: str, *, with_ended: bool = False) -> list[Row]:
 def _row(job: Object, pods: Sequence[Object], workloads: Sequence[Object]) -> Row:
     name, labels = job["metadata"]["name"], job["metadata"]["labels"]
     uid = job["metadata"]["uid"]
-    own = [pod for pod in pods if pod["metadata"].get("labels", {}).get("job-name") == name]
+    own = [pod for pod in pods if (pod["metadata"].get("labels") or {}).get(JOB_NAME_LABEL) == name]
     workload = next(
         (
             one
@@ -85,8 +89,8 @@ def _row(job: Object, pods: Sequence[Object], workloads: Sequence[Object]) -> Ro
     now = situation(Seen(job, own, workload, time.time()))
     place = ""
     if workload and now.state in ("queued", "preempted"):
-        number, num_waiting = order_in_queue(workload, workloads)
-        place = f"{number} of {num_waiting}"
+        found = order_in_queue(workload, workloads)
+        place = f"{found[0]} of {found[1]}" if found else ""
     created = datetime.fromisoformat(job["metadata"]["creationTimestamp"].replace("Z", "+00:00"))
     return Row(
         labels[STAGE_LABEL], labels[KEY_LABEL], labels.get(QUEUE_LABEL, ""),
@@ -96,12 +100,17 @@ def _row(job: Object, pods: Sequence[Object], workloads: Sequence[Object]) -> Ro
     )  # fmt: skip
 
 
+def _say(line: str) -> None:
+    """Beside what is asked for, which may be read as JSON."""
+    print(line, file=sys.stderr)
+
+
 def _place(row: Row) -> int:
     return int(row.place.split()[0]) if row.place else 0
 
 
 def shown_age(age_s: float) -> str:
-    """A duration for people, in its two largest units."""
+    """A duration for people, in its two largest units; by clocks that differ it may be below 0."""
     for unit, size_s, smaller, smaller_s in (
         ("d", 86400, "h", 3600),
         ("h", 3600, "min", 60),
@@ -109,4 +118,4 @@ def shown_age(age_s: float) -> str:
     ):
         if age_s >= size_s:
             return f"{int(age_s // size_s)} {unit} {int(age_s % size_s // smaller_s)} {smaller}"
-    return f"{int(age_s)} s"
+    return f"{max(0, int(age_s))} s"

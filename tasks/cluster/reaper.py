@@ -15,11 +15,12 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
 
+from components.errors import InfraError
 from tasks.cluster import api
 from tasks.cluster.api import Api, Object, connect, namespace_of
 from tasks.cluster.cancel import cancel
-from tasks.cluster.diagnose import finished
 from tasks.cluster.manifest import FLOW_RUN
+from tasks.cluster.seen import finished
 from tasks.config import Settings
 
 INTERVAL_S = 10.0
@@ -47,7 +48,7 @@ async def watch(settings: Settings) -> None:
 
 
 async def reap(server: Api, settings: Settings) -> list[str]:
-    """End what is to be ended now, and return the Jobs' names."""
+    """End what is to be ended now, side by side, and return the names of the Jobs that were."""
     path = namespace_of(api.JOBS, settings.namespace)
     jobs = (await asyncio.to_thread(server.get, path))["items"]
     running = {
@@ -57,11 +58,21 @@ async def reap(server: Api, settings: Settings) -> list[str]:
     }
     ends = await _ends(set(running.values()))
     names = overdue(running, ends, time.time(), settings.keep_s)
-    for name in names:
-        LOG.warning("the Job %s is ended: nobody waits for it", name)
-        grace_s = _grace_s(jobs, name) + settings.lost_s
-        await asyncio.to_thread(cancel, server, settings.namespace, name, grace_s)
-    return names
+    ends_now = (
+        _end_job(server, settings, name, _grace_s(jobs, name) + settings.lost_s) for name in names
+    )
+    return [name for name in await asyncio.gather(*ends_now) if name]
+
+
+async def _end_job(server: Api, settings: Settings, name: str, wait_s: float) -> str:
+    """Its name; empty, and a line in the log, if it could not be ended."""
+    LOG.warning("the Job %s is ended: nobody waits for it", name)
+    try:
+        await asyncio.to_thread(cancel, server, settings.namespace, name, wait_s)
+    except InfraError as error:
+        LOG.warning("%s", error.message)
+        return ""
+    return name
 
 
 def overdue(

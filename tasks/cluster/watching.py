@@ -11,6 +11,8 @@ from types import TracebackType
 
 from tasks.cluster.api import PAUSES_S, Api, Away, Object, Refused
 
+SHORTEST_WATCH_S = 1.0
+
 
 class Watched:
     """The objects of one list, by name, while the body runs.
@@ -49,22 +51,22 @@ class Watched:
     def _follow(self) -> None:
         tries = 0
         while not self._stopped.is_set():
+            began = time.monotonic()
             try:
                 version = self._list()
-                tries = 0
                 while not self._stopped.is_set():
                     version = self._watch(version)
-            except Away:
-                self.away_since = self.away_since or time.monotonic()
-                self._changed.set()
-                self._stopped.wait(PAUSES_S[min(tries, len(PAUSES_S) - 1)])
-                tries += 1
             except Refused as no:
                 if no.status != 410:
                     self.refusal = no
                     self.listed.set()
                     self._changed.set()
                     return
+            except (Away, KeyError, TypeError):  # these two: somebody in between, no Kubernetes
+                self.away_since = self.away_since or time.monotonic()
+                self._changed.set()
+            tries = tries + 1 if time.monotonic() - began < PAUSES_S[-1] else 0
+            self._stopped.wait(PAUSES_S[min(tries, len(PAUSES_S) - 1)])
 
     def _list(self) -> str:
         found = self._api.get(self._path, **self._selectors)
@@ -76,10 +78,14 @@ class Watched:
         return str(found["metadata"]["resourceVersion"])
 
     def _watch(self, version: str) -> str:
-        """Take events in until the server ends the watch; return the newest version seen."""
+        """Take events in until the server ends the watch; return the newest version seen.
+
+        Raises Away for one that ends at once: asked again and again, it would be a flood.
+        """
+        began, newest = time.monotonic(), version
         for event in self._api.watch(self._path, resourceVersion=version, **self._selectors):
             one = event["object"]
-            version = str(one["metadata"]["resourceVersion"])
+            newest = str(one["metadata"]["resourceVersion"])
             self.away_since = None
             if self._stopped.is_set():
                 break
@@ -91,4 +97,6 @@ class Watched:
                 else:
                     self._objects[one["metadata"]["name"]] = one
             self._changed.set()
-        return version
+        if newest == version and time.monotonic() - began < SHORTEST_WATCH_S:
+            raise Away("the watch ended at once")
+        return newest

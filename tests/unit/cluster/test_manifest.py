@@ -1,0 +1,199 @@
+"""A stage's Job: valid for Kubernetes 1.34 and the restricted policy whatever the resources are."""
+
+import copy
+import re
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.contract import STAGES
+from tasks.cluster.checks import quantity
+from tasks.cluster.manifest import (
+    Place,
+    job_name,
+    owned,
+    render,
+)
+from tasks.config import StageResources
+from tests.resources import DEFAULT, resources
+from tests.unit.cluster.rendered import (
+    PLACE,
+    TEMPLATE,
+    attempt,
+    containers,
+    environment,
+    rendered,
+    require_valid,
+)
+
+DNS_LABEL = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+
+SIZES_GIB = st.floats(0.0001, 4096)
+RESOURCES = st.builds(
+    lambda nodes, fewer, memory, shared, **more: StageResources.model_validate(
+        DEFAULT | more
+        | {"num_nodes": nodes, "min_nodes": max(1, nodes - fewer), "memory_gib": memory,
+           "shared_memory_gib": memory * shared}
+    ),
+    nodes=st.integers(1, 64), fewer=st.integers(0, 64), memory=SIZES_GIB,
+    shared=st.floats(0.0001, 1), queue=st.sampled_from(["data", "foundation"]),
+    priority=st.sampled_from(["production", "research", "background"]), gpus=st.integers(0, 16),
+    cpu=st.floats(0.0001, 1024), scratch_gib=SIZES_GIB, time_limit_h=st.floats(0.00001, 8760),
+    grace_s=st.integers(1, 3600), num_ranks=st.integers(1, 8),
+)  # fmt: skip
+STAGE = st.sampled_from(STAGES)
+PLACES = st.builds(
+    Place, st.just("n"), st.just("i:t"), st.just("c"), st.just(Path("/v")), st.just(Path("/v/p")),
+    st.integers(1, 60000), st.integers(1, 60000), st.booleans(),
+)  # fmt: skip
+
+
+@settings(max_examples=8)
+@given(STAGE, RESOURCES, PLACES)
+def test_whatever_the_resources_are_kubernetes_takes_the_job_and_its_service(
+    stage: str, of: StageResources, place: Place
+) -> None:
+    job, service = rendered(stage, of, place)
+    require_valid(job)
+    assert (service is not None) == (of.num_nodes > 1)
+    if service is not None:
+        require_valid(service)
+        require_valid(owned(service, {"metadata": {"name": "j", "uid": "u"}}))
+
+
+def test_what_kubernetes_does_not_know_would_be_seen() -> None:
+    job, _ = rendered("clean", resources())
+    job["spec"]["template"]["spec"]["restartsPolicy"] = "Never"
+    with pytest.raises(kubernetes_validate.ValidationError):
+        require_valid(job)
+
+
+@settings(max_examples=20)
+@given(STAGE, RESOURCES, PLACES)
+def test_a_pod_keeps_the_restricted_policy_and_has_no_token(
+    stage: str, of: StageResources, place: Place
+) -> None:
+    """Kubernetes, Pod Security Standards, profile restricted: every control that a Job can break."""
+    job, _ = rendered(stage, of, place)
+    pod = job["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+    assert {kind for volume in pod["volumes"] for kind in volume if kind != "name"} <= {
+        "persistentVolumeClaim", "emptyDir"
+    }  # fmt: skip
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] == place.uid
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in containers(job):
+        context = container["securityContext"]
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert context["readOnlyRootFilesystem"] is True
+        assert not {"privileged", "runAsUser", "seccompProfile"} & context.keys()
+        assert "ports" not in container
+
+
+@settings(max_examples=20)
+@given(STAGE, RESOURCES)
+def test_each_container_asks_for_what_the_stage_states_and_never_for_nothing(
+    stage: str, of: StageResources
+) -> None:
+    job, _ = rendered(stage, of)
+    for container in containers(job):
+        requests, limits = container["resources"]["requests"], container["resources"]["limits"]
+        assert set(requests) == set(limits) | {"cpu"}
+        assert all(requests[name] == limits[name] for name in limits)
+        read = {name: quantity(text) for name, text in requests.items()}
+        assert min(read.values()) > 0
+        assert read["cpu"] == pytest.approx(of.cpu, abs=0.001)
+        assert read["memory"] == pytest.approx(of.memory_gib * 2**30, abs=2**20)
+        assert read["ephemeral-storage"] == pytest.approx((of.scratch_gib + 1) * 2**30, abs=2**20)
+        assert read.get("nvidia.com/gpu", 0) == of.gpus
+    volumes = {one["name"]: one for one in job["spec"]["template"]["spec"]["volumes"]}
+    for name, size_gib in (("tmp", of.scratch_gib), ("shm", of.shared_memory_gib)):
+        limit = quantity(volumes[name]["emptyDir"]["sizeLimit"])
+        assert limit > 0
+        assert limit == pytest.approx(size_gib * 2**30, abs=2**20)
+    assert volumes["project"]["persistentVolumeClaim"]["claimName"] == "claim"
+
+
+@settings(max_examples=20)
+@given(STAGE, RESOURCES)
+def test_kueue_is_told_queue_priority_and_a_time_limit_of_at_least_a_second(
+    stage: str, of: StageResources
+) -> None:
+    job, _ = rendered(stage, of)
+    labels = job["metadata"]["labels"]
+    assert labels["kueue.x-k8s.io/queue-name"] == of.queue
+    assert labels["kueue.x-k8s.io/priority-class"] == of.priority
+    limit_s = int(labels["kueue.x-k8s.io/max-exec-time-seconds"])
+    assert limit_s >= 1
+    assert limit_s == pytest.approx(of.time_limit_h * 3600, abs=1)
+    assert job["spec"]["parallelism"] == job["spec"]["completions"] == of.num_nodes
+    template = job["spec"]["template"]
+    assert template["spec"]["terminationGracePeriodSeconds"] == of.grace_s
+    for label in (labels, template["metadata"]["labels"]):
+        for value in label.values():
+            assert re.fullmatch(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", value), value
+
+
+@settings(max_examples=20)
+@given(
+    STAGE,
+    st.from_regex(r"[0-9a-f]{12}", fullmatch=True),
+    st.integers(1, 10**6),
+    st.integers(1, 4096),
+)
+def test_a_name_is_a_dns_label_with_room_for_a_pods_number_and_the_same_for_the_same_attempt(
+    stage: str, key: str, number: int, num_nodes: int
+) -> None:
+    name = job_name(stage, key, number)
+    assert DNS_LABEL.fullmatch(f"{name}-{num_nodes - 1}")
+    assert job_name(stage, key, number) == name
+    assert job_name(stage, key, number + 1) != name
+    job, *_ = render(TEMPLATE, attempt(stage, number, key), resources(), PLACE)
+    assert job["metadata"]["name"] == name
+
+
+def test_no_two_attempts_have_one_name() -> None:
+    asked = [
+        (stage, key, number)
+        for stage in STAGES
+        for key in ("0123456789ab", "0123456789a1")
+        for number in (1, 11)
+    ]
+    assert len({job_name(*one) for one in asked}) == len(asked)
+
+
+@settings(max_examples=20)
+@given(STAGE, RESOURCES, PLACES)
+def test_rendering_leaves_the_template_alone_and_gives_the_same_again(
+    stage: str, of: StageResources, place: Place
+) -> None:
+    before = copy.deepcopy(TEMPLATE)
+    first = render(TEMPLATE, attempt(stage), of, place)
+    second = render(TEMPLATE, attempt(stage), of, place)
+    assert first == second
+    assert before == TEMPLATE
+    containers(first[0])[0]["env"].clear()
+    first[0]["metadata"]["labels"].clear()
+    assert second == render(TEMPLATE, attempt(stage), of, place)
+    assert containers(second[0])[1]["env"]
+
+
+@settings(max_examples=20)
+@given(STAGE, RESOURCES, PLACES)
+def test_no_variable_is_given_twice_and_all_containers_have_the_same(
+    stage: str, of: StageResources, place: Place
+) -> None:
+    job, _ = rendered(stage, of, place)
+    first, second = containers(job)
+    assert first["env"] == second["env"]
+    names = [one["name"] for one in first["env"]]
+    assert len(set(names)) == len(names)
+    assert "HEADRACE_POD" in names
+    assert int(environment(job)["OMP_NUM_THREADS"]) >= 1
+    assert 1 <= int(environment(job)["HEADRACE_GRACE_S"]) <= max(1, of.grace_s - 5)

@@ -1,0 +1,230 @@
+"""A list kept up to date over whatever a server and the way to it can do."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tasks.cluster import watching
+from tasks.cluster.watching import Watched
+from tests.unit.cluster.servers import (
+    Answer,
+    Server,
+    api_at,
+    bookmark,
+    cut,
+    event,
+    hold,
+    lists,
+    refuses,
+    says,
+    serving,
+    status,
+    streams,
+    thing,
+)
+
+PATIENCE_S = 5.0
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "PAUSES_S", (0.001,))
+
+
+@contextmanager
+def watched(*script: Answer) -> Iterator[tuple[Server, Watched]]:
+    with serving(*script) as (server, api):
+        with Watched(api, "/things", threading.Event(), labelSelector="x=y") as found:
+            yield server, found
+            server.released.set()
+        ended(found)
+
+
+def ended(found: Watched) -> None:
+    found._thread.join(PATIENCE_S)
+    assert not found._thread.is_alive()
+
+
+def until(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def versions(found: Watched) -> dict[str, str]:
+    return {name: one["metadata"]["resourceVersion"] for name, one in found.objects().items()}
+
+
+def asked(server: Server) -> list[str]:
+    """The version each watch began at; `list` for a list."""
+    for _, path, query, _ in server.asked:
+        assert (path, query["labelSelector"]) == ("/things", "x=y")
+    return [query.get("resourceVersion", "list") for _, _, query, _ in server.asked]
+
+
+def test_what_is_there_is_listed_and_what_changes_is_seen() -> None:
+    changes = [
+        event("ADDED", thing("c", 3)), event("MODIFIED", thing("a", 4)),
+        event("DELETED", thing("b", 5)),
+    ]  # fmt: skip
+    script = [lists(2, thing("a"), thing("b")), streams(*changes, end=hold)]
+    with watched(*script) as (server, found):
+        assert found.listed.wait(PATIENCE_S)
+        until(lambda: versions(found) == {"a": "4", "c": "3"})
+        assert asked(server) == ["list", "2"]
+        assert found.away_since is None
+
+
+def test_each_change_wakes_whoever_waits() -> None:
+    go_on = threading.Event()
+
+    def after_a_while(to: object) -> None:
+        go_on.wait(PATIENCE_S)
+        text = event("ADDED", thing("b", 3))
+        to.wfile.write(f"{len(text):x}\r\n".encode() + text + b"\r\n")  # type: ignore[attr-defined]
+        hold(to)  # type: ignore[arg-type]
+
+    changed = threading.Event()
+    script = [lists(2, thing("a")), streams(end=after_a_while)]
+    with serving(*script) as (server, api), Watched(api, "/things", changed) as found:
+        assert changed.wait(PATIENCE_S)
+        assert list(found.objects()) == ["a"]
+        changed.clear()
+        go_on.set()
+        assert changed.wait(PATIENCE_S)
+        assert list(found.objects()) == ["a", "b"]
+        server.released.set()
+
+
+def test_a_watch_that_ends_goes_on_where_it_stopped_by_events_and_bookmarks() -> None:
+    first = streams(event("ADDED", thing("b", 3)), bookmark(9))
+    with watched(lists(2, thing("a")), first, streams(event("ADDED", thing("c", 10)))) as (
+        server,
+        found,
+    ):
+        assert server.is_over.wait(PATIENCE_S)
+        assert asked(server) == ["list", "2", "9", "10"]
+        assert versions(found) == {"a": "1", "b": "3", "c": "10"}
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        streams(event("ERROR", status(410, "Expired", "too old resource version: 2 (7)"))),
+        refuses(410, "Expired", "too old resource version: 2 (7)"),
+        streams(event("MODIFIED", thing("a", 3)), end=cut),
+        streams(event("MODIFIED", thing("a", 3))[:30]),
+        streams(event("MODIFIED", thing("a", 3))[:30], end=cut),
+        streams(),
+        cut,
+        refuses(500, "InternalError"),
+        refuses(503, "ServiceUnavailable", "apiserver is shutting down"),
+        says(b"<html>a proxy</html>"),
+        streams(b'{"no": "event"}\n'),
+        streams(b"[]\n"),
+    ],
+)
+def test_whatever_ends_a_watch_the_list_is_asked_for_again_and_what_is_gone_is_gone(
+    broken: Answer,
+) -> None:
+    with watched(lists(2, thing("a"), thing("b")), broken, lists(8, thing("b", 7))) as (
+        server,
+        found,
+    ):
+        assert server.is_over.wait(PATIENCE_S)
+        assert asked(server) == ["list", "2", "list", "8"]
+        assert versions(found) == {"b": "7"}
+        assert found.away_since is None
+        assert found.refusal is None
+
+
+@pytest.mark.parametrize("broken", [cut, refuses(503, "x"), says(b"{}"), says(b"null"), says(b"")])
+def test_a_server_that_is_away_at_first_is_asked_again(broken: Answer) -> None:
+    with watched(broken, broken, lists(2, thing("a"))) as (server, found):
+        assert found.listed.wait(PATIENCE_S)
+        until(found.objects)
+        assert asked(server)[:3] == ["list"] * 3
+
+
+def test_a_server_that_is_away_is_known_to_be_until_it_answers() -> None:
+    with serving(lists(2, thing("a"))) as (server, _):
+        port = server.port
+        with Watched(api_at(port), "/things", threading.Event()) as found:
+            assert server.is_over.wait(PATIENCE_S)
+            before = time.monotonic()
+            server.stop()
+            until(lambda: found.away_since is not None)
+            since = found.away_since
+            assert since is not None
+            assert since >= before
+            assert list(found.objects()) == ["a"]
+            time.sleep(0.02)
+            assert found.away_since == since  # the first time counts
+            with serving(lists(3, thing("b", 3)), port=port) as (again, _):
+                until(lambda: versions(found) == {"b": "3"})
+                assert again.is_over.wait(PATIENCE_S)
+                assert found.away_since is None
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"), [(403, "Forbidden"), (401, "Unauthorized"), (404, "NotFound")]
+)
+def test_a_no_ends_it_and_is_kept_for_whoever_waits(code: int, reason: str) -> None:
+    changed = threading.Event()
+    with serving(refuses(code, reason)) as (server, api), Watched(api, "/things", changed) as found:
+        assert found.listed.wait(PATIENCE_S)
+        ended(found)
+        assert changed.is_set()
+        assert found.refusal is not None
+        assert (found.refusal.status, found.refusal.reason) == (code, reason)
+        assert len(server.asked) == 1
+
+
+def test_a_no_within_a_watch_ends_it_too() -> None:
+    forbidden = streams(event("ERROR", status(403, "Forbidden")))
+    with watched(lists(2, thing("a")), forbidden) as (_, found):
+        until(lambda: found.refusal)
+        ended(found)
+
+
+def test_watches_that_end_at_once_are_no_flood(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As behind a proxy that ends every answer: one list and one watch for each pause."""
+    monkeypatch.setattr(watching, "PAUSES_S", (0.0, 0.05))
+    never = [lists(2, thing("a")), streams()] * 100
+    with watched(*never) as (server, found):
+        assert found.listed.wait(PATIENCE_S)
+        time.sleep(0.1)
+        assert 2 <= len(server.asked) <= 8
+
+
+def test_versions_that_are_always_too_old_are_no_flood(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "PAUSES_S", (0.0, 0.05))
+    with watched(*[lists(2, thing("a")), refuses(410, "Expired")] * 100) as (server, found):
+        assert found.listed.wait(PATIENCE_S)
+        time.sleep(0.1)
+        assert 2 <= len(server.asked) <= 8
+
+
+def test_after_the_body_the_thread_ends_with_its_watch() -> None:
+    with serving(lists(2, thing("a")), streams(end=hold)) as (server, api):
+        with Watched(api, "/things", threading.Event()) as found:
+            assert found.listed.wait(PATIENCE_S)
+            until(lambda: len(server.asked) == 2)
+        server.released.set()
+        ended(found)
+        assert len(server.asked) == 2
+
+
+def test_after_the_body_a_server_that_is_away_is_not_asked_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watching, "PAUSES_S", (60.0,))
+    with serving() as (_, api):
+        pass
+    with Watched(api, "/things", threading.Event()) as found:
+        until(lambda: found.away_since)
+    ended(found)
