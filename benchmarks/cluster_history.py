@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
@@ -23,18 +24,20 @@ class Version:
     """One state of one Workload."""
 
     at_s: float
-    """Monotonic, of its arrival here."""
+    """Unix seconds, of its arrival here."""
     name: str
     uid: str
     team: str
     priority: int
     num_nodes: int
+    num_held: int
+    """Of them, still counted in its quota: pods of a gang that have ended give theirs back."""
     flavor: str
     """Of the quota it holds; NO_FLAVOR if none."""
     hosts: tuple[str, ...]
     must_share_rack: bool
-    preempted: tuple[str, str] | None
-    """Why, and the UID of the Workload that wanted the room."""
+    preempted: tuple[str, str, float] | None
+    """Why, the UID of the Workload that wanted the room, and when Kueue said so (Unix, whole seconds)."""
     is_finished: bool
     is_deleted: bool
     num_bytes: int
@@ -53,7 +56,7 @@ class Preemption:
     victim: Version
     """As it was before."""
     free_nodes: Mapping[str, int]
-    """Of each flavor, free all the time in the KUEUE_LAG_S before."""
+    """Of each flavor, free all the time from KUEUE_LAG_S before Kueue said so until it was written."""
 
 
 def version_of(event: Object, at_s: float) -> Version:
@@ -63,19 +66,26 @@ def version_of(event: Object, at_s: float) -> Version:
     conditions = {c["type"]: c for c in status.get("conditions", []) if c["status"] == "True"}
     holds = "QuotaReserved" in conditions and "Finished" not in conditions
     assigned = (status.get("admission") or {}).get("podSetAssignments") or [{}]
-    preempted = conditions.get("Preempted")
-    by = re.search(r"UID: ([0-9a-f-]+)", preempted["message"]) if preempted else None
     topology = pods.get("topologyRequest") or {}
+    ended = sum(int(part["count"]) for part in status.get("reclaimablePods") or [])
     return Version(
         at_s, one["metadata"]["name"], one["metadata"]["uid"], one["spec"]["queueName"],
-        int(one["spec"].get("priority") or 0), int(pods["count"]),
+        int(one["spec"].get("priority") or 0), int(pods["count"]), int(pods["count"]) - ended,
         assigned[0]["flavors"]["nvidia.com/gpu"] if holds else NO_FLAVOR,
         tuple(_hosts(assigned[0].get("topologyAssignment"))) if holds else (),
         "required" in topology,
-        (preempted["reason"], by[1] if by else "") if preempted else None,
+        _preempted(conditions.get("Preempted")),
         "Finished" in conditions, event["type"] == "DELETED",
         len(json.dumps(event, separators=(",", ":"))),
     )  # fmt: skip
+
+
+def _preempted(condition: Object | None) -> tuple[str, str, float] | None:
+    if condition is None:
+        return None
+    by = re.search(r"UID: ([0-9a-f-]+)", condition["message"])
+    said_at = datetime.fromisoformat(condition["lastTransitionTime"].replace("Z", "+00:00"))
+    return condition["reason"], by[1] if by else "", said_at.timestamp()
 
 
 def _hosts(topology: Object | None) -> Iterator[str]:
@@ -97,7 +107,7 @@ class History:
         self.newest: dict[str, Version] = {}
 
     def add(self, event: Object) -> None:
-        seen = version_of(event, time.monotonic())
+        seen = version_of(event, time.time())
         self.versions.append(seen)
         self.newest[seen.name] = seen
 
@@ -132,15 +142,20 @@ def recorded(server: Api, namespace: str) -> Iterator[History]:
         stopped.set()
 
 
-def used_nodes(versions: Sequence[Version], key: str) -> Iterator[tuple[float, dict[str, int]]]:
-    """After each version: instant, and nodes held by each value of the field `key` (team, flavor)."""
+def used_nodes(
+    versions: Sequence[Version], key: str, size: str = "num_nodes"
+) -> Iterator[tuple[float, dict[str, int]]]:
+    """After each version: instant, and nodes held by each value of the field `key` (team, flavor).
+
+    `size`: num_nodes, for all that Kueue placed; num_held, for what it still counts in quotas.
+    """
     now: dict[str, Version] = {}
     used: dict[str, int] = {}
     for one in versions:
         for held, sign in ((now.get(one.name), -1), (one, 1)):
             if held and held.flavor and not held.is_deleted:
                 value = str(getattr(held, key))
-                used[value] = used.get(value, 0) + sign * held.num_nodes
+                used[value] = used.get(value, 0) + sign * int(getattr(held, size))
         now[one.name] = one
         yield one.at_s, {value: many for value, many in used.items() if many}
 
@@ -153,8 +168,8 @@ def preemptions(versions: Sequence[Version], capacity: Mapping[str, int]) -> lis
     free: list[tuple[float, dict[str, int]]] = [(float("-inf"), dict(capacity))]
     for one, (at_s, used) in zip(versions, used_nodes(versions, "flavor"), strict=True):
         before = now.get(one.name)
-        if one.preempted and before and not before.preempted:
-            start_s = at_s - KUEUE_LAG_S
+        if one.preempted and before and one.preempted != before.preempted:
+            start_s = one.preempted[2] - KUEUE_LAG_S
             last_before = max(i for i, (then_s, _) in enumerate(free) if then_s <= start_s)
             least = {name: min(room[name] for _, room in free[last_before:]) for name in capacity}
             preemptor = by_uid[one.preempted[1]]
@@ -190,7 +205,7 @@ def overbooked(versions: Sequence[Version], capacity: Mapping[str, int]) -> list
     return sorted(
         {
             flavor
-            for _, used in used_nodes(versions, "flavor")
+            for _, used in used_nodes(versions, "flavor", "num_held")
             for flavor, many in used.items()
             if many > capacity[flavor]
         }
