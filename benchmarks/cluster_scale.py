@@ -25,7 +25,7 @@ from benchmarks.cluster_servers import Servers, metered, stored
 from components.preflight.report import Finding, Report
 from tasks.cluster import api, queue
 from tasks.cluster.api import Api, Object, connect, namespace_of
-from tasks.cluster.diagnose import finished
+from tasks.cluster.seen import finished
 from tests.cluster import fake_nodes
 
 PARTS = ("queues", "plain", "watches", "nodes")
