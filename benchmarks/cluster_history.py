@@ -34,6 +34,8 @@ class Version:
     """Of them, still counted in its quota: pods of a gang that have ended give theirs back."""
     flavor: str
     """Of the quota it holds; NO_FLAVOR if none."""
+    reserved_at: float
+    """When Kueue gave it (Unix, whole seconds): it is written later, on a busy server by seconds."""
     hosts: tuple[str, ...]
     must_share_rack: bool
     preempted: tuple[str, str, float] | None
@@ -56,7 +58,7 @@ class Preemption:
     victim: Version
     """As it was before."""
     free_nodes: Mapping[str, int]
-    """Of each flavor, free all the time from KUEUE_LAG_S before Kueue said so until it was written."""
+    """Of each flavor, free all the time from KUEUE_LAG_S before Kueue said so to the end of that second."""
 
 
 def version_of(event: Object, at_s: float) -> Version:
@@ -72,6 +74,7 @@ def version_of(event: Object, at_s: float) -> Version:
         at_s, one["metadata"]["name"], one["metadata"]["uid"], one["spec"]["queueName"],
         int(one["spec"].get("priority") or 0), int(pods["count"]), int(pods["count"]) - ended,
         assigned[0]["flavors"]["nvidia.com/gpu"] if holds else NO_FLAVOR,
+        _said_at(conditions["QuotaReserved"]) if holds else 0.0,
         tuple(_hosts(assigned[0].get("topologyAssignment"))) if holds else (),
         "required" in topology,
         _preempted(conditions.get("Preempted")),
@@ -84,8 +87,12 @@ def _preempted(condition: Object | None) -> tuple[str, str, float] | None:
     if condition is None:
         return None
     by = re.search(r"UID: ([0-9a-f-]+)", condition["message"])
-    said_at = datetime.fromisoformat(condition["lastTransitionTime"].replace("Z", "+00:00"))
-    return condition["reason"], by[1] if by else "", said_at.timestamp()
+    return condition["reason"], by[1] if by else "", _said_at(condition)
+
+
+def _said_at(condition: Object) -> float:
+    text = condition["lastTransitionTime"].replace("Z", "+00:00")
+    return datetime.fromisoformat(text).timestamp()
 
 
 def _hosts(topology: Object | None) -> Iterator[str]:
@@ -160,22 +167,65 @@ def used_nodes(
         yield one.at_s, {value: many for value, many in used.items() if many}
 
 
+@dataclass(frozen=True)
+class Hold:
+    """A Workload's nodes, from when Kueue gave them until it was written that they are free."""
+
+    name: str
+    flavor: str
+    num_nodes: int
+    from_at: float
+    until_at: float
+
+
+def holds_of(versions: Sequence[Version]) -> list[Hold]:
+    found = []
+    now: dict[str, Version] = {}
+    for one in versions:
+        held = now.get(one.name)
+        is_held = bool(one.flavor) and not one.is_deleted
+        if held and not (is_held and held.reserved_at == one.reserved_at):
+            del now[one.name]
+            found.append(_hold(held, one.at_s))
+        if is_held:
+            now.setdefault(one.name, one)
+    return found + [_hold(one, float("inf")) for one in now.values()]
+
+
+def _hold(one: Version, until_at: float) -> Hold:
+    return Hold(one.name, one.flavor, one.num_nodes, one.reserved_at, until_at)
+
+
+def least_free(
+    held: Sequence[Hold], capacity: Mapping[str, int], from_at: float, until_at: float
+) -> dict[str, int]:
+    """Nodes of each flavor that are free at every instant of a span."""
+    instants = [from_at, *(one.from_at for one in held if from_at < one.from_at <= until_at)]
+    most = dict.fromkeys(capacity, 0)
+    for instant in instants:
+        used = dict.fromkeys(capacity, 0)
+        for one in held:
+            if one.from_at <= instant < one.until_at:
+                used[one.flavor] += one.num_nodes
+        most = {flavor: max(most[flavor], used[flavor]) for flavor in capacity}
+    return {flavor: many - most[flavor] for flavor, many in capacity.items()}
+
+
 def preemptions(versions: Sequence[Version], capacity: Mapping[str, int]) -> list[Preemption]:
     """`capacity`: nodes of each flavor."""
     found: list[Preemption] = []
     now: dict[str, Version] = {}
     by_uid: dict[str, Version] = {}
-    free: list[tuple[float, dict[str, int]]] = [(float("-inf"), dict(capacity))]
-    for one, (at_s, used) in zip(versions, used_nodes(versions, "flavor"), strict=True):
+    holds = holds_of(versions)
+    for one in versions:
         before = now.get(one.name)
         if one.preempted and before and one.preempted != before.preempted:
-            start_s = one.preempted[2] - KUEUE_LAG_S
-            last_before = max(i for i, (then_s, _) in enumerate(free) if then_s <= start_s)
-            least = {name: min(room[name] for _, room in free[last_before:]) for name in capacity}
-            preemptor = by_uid[one.preempted[1]]
-            found.append(Preemption(at_s, one.preempted[0], preemptor, before, least))
+            reason, uid, said_at = one.preempted
+            taker = by_uid[uid]
+            others = [hold for hold in holds if hold.name != taker.name]
+            free = least_free(others, capacity, said_at - KUEUE_LAG_S, said_at + 1)
+            found.append(Preemption(one.at_s, reason, taker, before, free))
         now[one.name] = by_uid[one.uid] = one
-        free.append((at_s, {name: many - used.get(name, 0) for name, many in capacity.items()}))
     return found
 
 
@@ -202,14 +252,8 @@ def wrong(found: Sequence[Preemption]) -> list[str]:
 
 def overbooked(versions: Sequence[Version], capacity: Mapping[str, int]) -> list[str]:
     """Flavors of which more was held than there is, at any moment."""
-    return sorted(
-        {
-            flavor
-            for _, used in used_nodes(versions, "flavor", "num_held")
-            for flavor, many in used.items()
-            if many > capacity[flavor]
-        }
-    )
+    steps = used_nodes(versions, "flavor", "num_held")
+    return sorted({name for _, used in steps for name in used if used[name] > capacity[name]})
 
 
 def split_gangs(
