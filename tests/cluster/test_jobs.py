@@ -121,8 +121,8 @@ def test_an_interrupted_launch_cancels_its_job_after_a_checkpoint_and_the_next_o
     said, _ = first.communicate(timeout=90)
     assert first.returncode == 75, said
     assert "source was cancelled" in said
-    assert jobs(place) == []
-    assert projects.get("pods", "-n", place.namespace)["items"] == []
+    # What has ended is still listed for a moment after its owner is gone.
+    wait_for(lambda: jobs(place) == [] == projects.get("pods", "-n", place.namespace)["items"], 30)
     toy.set_param(place.root, "source", num_steps=2, step_s=0.0)
 
 
