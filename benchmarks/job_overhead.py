@@ -12,7 +12,6 @@ import statistics
 import sys
 import tempfile
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +23,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.job_overhead", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
-    namespace = f"overhead-{uuid.uuid4().hex[:8]}"
-    with tempfile.TemporaryDirectory(prefix="headrace-overhead-") as folder:
-        Path(folder).chmod(0o755)
-        projects.apply(projects.namespace(namespace))
-        projects.apply(projects.queues(namespace))
-        projects.apply(projects.volume(Path(folder), namespace))
-        try:
-            project = projects.build(Path(folder) / "project")
-            table = [_round(project, namespace, number) for number in range(rounds + 1)][1:]
-        finally:
-            for kind, name in (("namespace", namespace), ("clusterqueue", namespace)):
-                projects.kubectl("delete", kind, name, "--wait=false")
-            projects.kubectl("delete", "pv", f"headrace-{namespace}", "--wait=false")
+    with (
+        tempfile.TemporaryDirectory(prefix="headrace-overhead-") as folder,
+        projects.lent("overhead", Path(folder)) as namespace,
+    ):
+        project = projects.build(Path(folder) / "project")
+        table = [_round(project, namespace, number) for number in range(rounds + 1)][1:]
     process, bare, job = (statistics.median(column) for column in zip(*table, strict=True))
     print(
         f"{'process':>12} {'bare Job':>12} {'stage as Job':>12} {'beyond both':>12}   (s, medians)"

@@ -19,9 +19,10 @@ from components.contract import STAGES, Json
 from components.errors import UserError
 from components.params import Params
 from components.section import Section, parse_yaml
+from tasks.config import Launcher
 
 Stage = Literal[STAGES]  # type: ignore[valid-type]  # one home for the names
-Where = Literal["default", "local", "kubernetes"]
+Where = Literal["default", Launcher]
 """Where stages run; the default is HEADRACE_LAUNCHER of the machine that runs the flow."""
 
 FIELDS = (

@@ -84,13 +84,13 @@ def _run_stages(
     with flow_record.recorded(home, str(flow_run.id)) as record:
         root = workspace.of(home, overrides.values(), say)
         load_params(root / "params.yaml")
-        config.load_resources(root)
+        resources = config.load_resources(root)
         names = select(read_dag(root), tuple(stages))
         for line in unwatched_sources(root):
             say(line)
         with workspace.alone(root, say):
             flow_record.place(home, record, root, names)
-            states = _run(record, root, names, **how)
+            states = _run(record, root, names, resources, **how)
             if all(state.is_completed() for state in states.values()):
                 if root != home:
                     say("saved as experiment %s: `dvc exp show`", workspace.save(root))
@@ -102,10 +102,11 @@ def _run_stages(
 
 
 def _run(
-    record: flow_record.FlowRecord, root: Path, names: Sequence[str], **how: bool | str
-) -> dict[str, State]:
+    record: flow_record.FlowRecord, root: Path, names: Sequence[str], resources: config.Resources,
+    **how: bool | str,
+) -> dict[str, State]:  # fmt: skip
     """The stages' final states, which `record` takes too; if cancelled, what runs may stop first."""
-    futures = _submit(root, names, **how)  # type: ignore[arg-type]
+    futures = _submit(root, names, resources, **how)  # type: ignore[arg-type]
     try:
         for future in futures.values():
             future.wait()
@@ -149,9 +150,15 @@ def _register(
 
 
 def _submit(
-    root: Path, names: Sequence[str], *, force: bool, pull: bool, launcher: str
+    root: Path,
+    names: Sequence[str],
+    resources: config.Resources,
+    *,
+    force: bool,
+    pull: bool,
+    launcher: str,
 ) -> dict[str, PrefectFuture[State]]:
-    dag, changed, resources = read_dag(root), changed_stages(root), config.load_resources(root)
+    dag, changed = read_dag(root), changed_stages(root)
     futures: dict[str, PrefectFuture[State]] = {}
     touched: set[str] = set()
     for name in names:

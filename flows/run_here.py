@@ -29,8 +29,9 @@ def run_here(
     Does not return if Prefect's server went away meanwhile, but ends the process with that code.
     """
     started, home = time.monotonic(), config.home_root(root)
-    parameters: dict[str, Any] = {"stages": list(stages), "force": force, "pull": pull}
-    parameters["launcher"] = launcher
+    parameters: dict[str, Any] = {
+        "stages": list(stages), "force": force, "pull": pull, "launcher": launcher,
+    }  # fmt: skip
     if not PREFECT_API_URL.value():
         from flows.temporary_server import start_server  # half as long as all else we import
 

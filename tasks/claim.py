@@ -26,7 +26,8 @@ GANG = "gang.json"
 FOLDERS = ("work", "out", "reports")
 GROWING = ("metrics.jsonl", "log.txt")
 """What a successor goes on writing: it gets a copy, for the old pod may have it open."""
-LINKED = (*FOLDERS, *GROWING, "report.json")
+FILES = (*GROWING, "report.json")
+LINKED = (*FOLDERS, *FILES)
 
 
 def claim(run: Path, pod: str) -> Path:
@@ -74,7 +75,7 @@ def settle(run: Path) -> None:
             (run / name).unlink()
         if (place / name).is_dir() and not (run / name).exists():
             (place / name).rename(run / name)
-    for name in (*GROWING, "report.json"):
+    for name in FILES:
         if (run / name).is_symlink():
             part = run / f".{name}.settled"
             try:

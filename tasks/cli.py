@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import get_args
 
 from components.addresses import with_secrets
 from components.contract import STAGES, Json
@@ -95,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
 def _add_how(run: argparse.ArgumentParser) -> None:
     run.add_argument("--force", action="store_true", help="run also what has not changed")
     run.add_argument(
-        "--launcher", choices=("default", "local", "kubernetes"), default="default",
+        "--launcher", choices=("default", *get_args(config.Launcher)), default="default",
         help="where stages run; the default is HEADRACE_LAUNCHER, or local",
     )  # fmt: skip
     run.add_argument("--pull", action="store_true", help="take what it can from the DVC remote")

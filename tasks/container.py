@@ -142,10 +142,9 @@ def _gang(run_dir: Path, pod: str) -> list[str]:
     """The names of all pods of this gang, once the launcher has seen them. Raises InfraError."""
     deadline = time.monotonic() + GANG_WAIT_S
     while time.monotonic() < deadline:
-        with suppress(FileNotFoundError, ValueError):
-            members: list[str] = json.loads((run_dir / PLACES / GANG).read_text(encoding="utf-8"))
-            if pod in members:
-                return members
+        members: list[str] = outcome.read_json(run_dir / PLACES / GANG) or []
+        if pod in members:
+            return members
         time.sleep(POLL_S)
     raise InfraError(f"the other pods did not come in {GANG_WAIT_S:.0f} s", "run it again")
 

@@ -106,7 +106,7 @@ def supervise(
         stage=run.stage,
         key=run.key,
         kind=kind,
-        exit_code=next(code for code, name in KIND_OF_EXIT_CODE.items() if name == kind),
+        exit_code=outcome.exit_code_of(kind),
         message=message,
         hint=hint,
         node=os.uname().nodename,

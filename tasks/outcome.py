@@ -43,6 +43,11 @@ class Outcome:
         return ERROR_OF_KIND.get(self.kind, StageError)(self.message, self.hint)
 
 
+def exit_code_of(kind: str) -> int:
+    """What a process exits with that ended so: 0 for `ok`."""
+    return 0 if kind == "ok" else ERROR_OF_KIND[kind].exit_code
+
+
 def write(run_dir: Path, outcome: Outcome) -> None:
     write_json(run_dir / NAME, asdict(outcome))
 

@@ -26,7 +26,7 @@ from prefect.artifacts import (
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from components.metrics import progress_line
-from tasks import outcome
+from tasks.cluster import progress as job_progress
 from tasks.run_dir import latest_at, latest_run
 
 INTERVAL_S = 2.0
@@ -118,8 +118,8 @@ class _Follower:
     def _show_job(self) -> None:
         """Where the stage's Job is and was, if it runs on a cluster."""
         run = latest_run(self._root, self._stage)
-        told = outcome.read_json(run / "job.json") if run else None
-        if told is None or latest_at(self._root, self._stage) == self._before:
+        told = job_progress.read(run) if run else {}
+        if not told or latest_at(self._root, self._stage) == self._before:
             return
         page = job_page(told["job"], told["history"])
         if page != self._job_page:

@@ -20,6 +20,7 @@ from tasks.cluster.api import (
     namespace_of,
 )
 from tasks.cluster.manifest import job_name
+from tasks.cluster.seen import JOB_NAME_LABEL, JOB_UID_LABEL, is_live
 from tasks.config import Settings, load_resources
 from tasks.run_dir import latest_run, read_request
 
@@ -59,13 +60,13 @@ def cancel(api: Api, namespace: str, name: str, wait_s: float) -> None:
         job = _unless_gone(partial(api.patch, path, mark))
         if job is None:
             return
-        selector = f"kueue.x-k8s.io/job-uid={job['metadata']['uid']}"
+        selector = f"{JOB_UID_LABEL}={job['metadata']['uid']}"
         workloads = api.get(namespace_of(WORKLOADS, namespace), labelSelector=selector)["items"]
         for workload in workloads:
             its = namespace_of(WORKLOADS, namespace, workload["metadata"]["name"])
             _unless_gone(partial(api.patch, its, {"spec": {"active": False}}))
         if workloads:
-            pods_are_gone(api, namespace, f"batch.kubernetes.io/job-name={name}", wait_s)
+            pods_are_gone(api, namespace, f"{JOB_NAME_LABEL}={name}", wait_s)
         api.delete(path)
     except (Away, Refused) as error:
         raise InfraError(
@@ -96,7 +97,7 @@ def pods_are_gone(
     while True:
         try:
             pods = api.get(namespace_of(PODS, namespace), labelSelector=selector)["items"]
-            if all(pod["status"].get("phase") in ("Succeeded", "Failed") for pod in pods):
+            if not any(map(is_live, pods)):
                 return True
         except Away:
             pass

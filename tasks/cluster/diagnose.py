@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from components.errors import (
+    ERROR_OF_KIND,
     DataError,
     InfraError,
     NodeUnhealthy,
@@ -16,6 +17,7 @@ from tasks.cluster.seen import (
     Object,
     Seen,
     condition,
+    containers,
     disruption,
     first_line,
     instant,
@@ -24,9 +26,8 @@ from tasks.cluster.seen import (
 )
 
 ERROR_OF_EXIT_CODE: Mapping[int, type[StageError]] = {
-    one.exit_code: one for one in (UserError, DataError, NodeUnhealthy, StageError, InfraError)
+    one.exit_code: one for one in ERROR_OF_KIND.values()
 }
-ERROR_KINDS = tuple(one.kind for one in ERROR_OF_EXIT_CODE.values())
 AGAIN = "run it again: it goes on from its last checkpoint"
 USELESS_PULLS = ("InvalidImageName", "ErrImageNeverPull")
 FAILED_PULLS = ("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", *USELESS_PULLS)
@@ -99,10 +100,7 @@ def _of_pod(pod: Object, memory_gib: float) -> Verdict | None:
             "raise scratch_gib in k8s/resources.yaml",
             node,
         )
-    for container in [
-        *(status.get("containerStatuses") or []),
-        *(status.get("initContainerStatuses") or []),
-    ]:
+    for container in reversed(containers(pod)):
         ended = (container.get("state") or {}).get("terminated")
         if not ended or ended.get("exitCode") == 0:
             continue
@@ -169,7 +167,7 @@ def _outcome(message: str) -> Object | None:
         said = json.loads(message)
     except ValueError:
         return None
-    if not isinstance(said, dict) or said.get("kind") not in ERROR_KINDS:
+    if not isinstance(said, dict) or said.get("kind") not in ERROR_OF_KIND:
         return None
     is_whole = all(isinstance(said.get(name), str) for name in ("message", "hint"))
     return said if is_whole else None
@@ -194,10 +192,7 @@ def _given_up(workload: Object | None) -> Verdict | None:
 
 def _pull_failed(pod: Object, now: float, patience_s: float) -> Verdict | None:
     since = instant(pod["status"].get("startTime") or pod["metadata"].get("creationTimestamp"))
-    for container in [
-        *(pod["status"].get("initContainerStatuses") or []),
-        *(pod["status"].get("containerStatuses") or []),
-    ]:
+    for container in containers(pod):
         waiting = (container.get("state") or {}).get("waiting") or {}
         reason, said = waiting.get("reason", ""), first_line(waiting.get("message", ""))
         if reason not in FAILED_PULLS:

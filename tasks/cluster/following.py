@@ -17,7 +17,7 @@ from tasks.cluster.api import Api, Away, Object, Refused, namespace_of
 from tasks.cluster.cancel import cancel, pods_are_gone
 from tasks.cluster.diagnose import Verdict, hopeless, verdict
 from tasks.cluster.progress import JobProgress
-from tasks.cluster.seen import Seen, finished
+from tasks.cluster.seen import JOB_NAME_LABEL, Seen, finished, workload_of
 from tasks.cluster.situation import Situation, gang, order_in_queue, situation
 from tasks.cluster.watching import Watched
 from tasks.config import Settings, StageResources
@@ -79,7 +79,7 @@ def follow(
     follower = _Follower(server, settings, run, name, resources, progress)
     lists = {
         api.JOBS: {"fieldSelector": f"metadata.name={name}"},
-        api.PODS: {"labelSelector": f"batch.kubernetes.io/job-name={name}"},
+        api.PODS: {"labelSelector": f"{JOB_NAME_LABEL}={name}"},
         api.WORKLOADS: {},
     }
     with ExitStack() as stack:
@@ -96,7 +96,7 @@ def follow(
                 _require_answers(watches, settings.patience_s)
             jobs, pods, workloads = (one.objects() for one in watches)
             job = jobs.get(name)
-            workload = _workload_of(workloads, job)
+            workload = workload_of(workloads.values(), job)
             seen = Seen(job, tuple(pods.values()), workload, time.time())
             progress.relay()
             if signals.is_cancelled:
@@ -149,7 +149,7 @@ class _Follower:
             case "Complete":
                 return self._of_a_complete()
             case "Failed":
-                its_pods = f"batch.kubernetes.io/job-name={self._name}"
+                its_pods = f"{JOB_NAME_LABEL}={self._name}"
                 pods_are_gone(self._server, self._namespace, its_pods, self._wait_s)
                 self._progress.relay()
                 self._tell_warnings(seen)
@@ -258,14 +258,3 @@ def _require_answers(watches: list[Watched], patience_s: float) -> None:
                 f"Kubernetes has not answered for {patience_s:.0f} s",
                 "the Job goes on; run it again to adopt it",
             )
-
-
-def _workload_of(workloads: Mapping[str, Object], job: Object | None) -> Object | None:
-    """The Workload that Kueue made for a Job."""
-    if job is None:
-        return None
-    for one in workloads.values():
-        uid = (one["metadata"].get("labels") or {}).get("kueue.x-k8s.io/job-uid")
-        if uid == job["metadata"]["uid"]:
-            return one
-    return None

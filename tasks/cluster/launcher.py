@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from components.contract import Json
-from components.errors import KIND_OF_EXIT_CODE
 from tasks import config, outcome
 from tasks.claim import PLACES, settle
 from tasks.cluster import api, checks
@@ -26,6 +25,7 @@ from tasks.cluster.manifest import (
     Place,
     job_name,
     load_template,
+    operators_folder,
     owned,
     render,
 )
@@ -79,7 +79,7 @@ class KubernetesLauncher:
         ended = replace(
             said or _blank(run, began_at),
             kind=found.kind, message=found.message, hint=found.hint,
-            exit_code=next(code for code, kind in KIND_OF_EXIT_CODE.items() if kind == found.kind),
+            exit_code=outcome.exit_code_of(found.kind),
         )  # fmt: skip
         if not said:
             ended = replace(ended, node=found.node, elapsed_s=round(time.time() - began_at, 3))
@@ -170,7 +170,7 @@ def _hand_over(run: RunDir, place: Place) -> None:
     """Make the run's folders the pods' user's, where root launches for another."""
     folders = [run.path, run.path / PLACES, run.cache]
     if place.is_dev:
-        folders.append(run.path.parents[2] / ".headrace" / "operators")
+        folders.append(operators_folder(run.path))
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
     if os.getuid() == 0:

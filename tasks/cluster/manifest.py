@@ -1,6 +1,5 @@
 """A stage's Job from `k8s/job.yaml`: plain values in, plain dicts out."""
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,9 @@ from ruamel.yaml import YAML
 
 from components.contract import ON_MANY_RANKS, Json
 from tasks.claim import GANG, PLACES
+from tasks.cluster.seen import JOB_NAME_LABEL
 from tasks.config import StageResources
+from tasks.nodes.names import AT_RISK_TAINT, PROBATION_TAINT, STAGE_LABEL
 
 Object = dict[str, Any]
 TEMPLATE = Path("k8s", "job.yaml")
@@ -19,7 +20,6 @@ RENDEZVOUS_PORT = 29500
 MULTI_DAY_H = 24
 """A stage that may take so long stays away from nodes that are likely to fail."""
 
-STAGE_LABEL = "headrace.dev/stage"
 KEY_LABEL = "headrace.dev/key"
 ATTEMPT_LABEL = "headrace.dev/attempt"
 FLOW_RUN = "headrace.dev/flow-run"
@@ -100,8 +100,13 @@ def render(
         return [job]
     service["metadata"] |= metadata
     service["metadata"]["labels"] |= labels
-    service["spec"]["selector"] = {"batch.kubernetes.io/job-name": name}
+    service["spec"]["selector"] = {JOB_NAME_LABEL: name}
     return [job, service]
+
+
+def operators_folder(run_dir: Path) -> Path:
+    """Where the pods of a mounted checkout compile DeepSpeed's operators: in the project of the run."""
+    return run_dir.parents[2] / ".headrace" / "operators"
 
 
 def owned(service: Object, job: Object) -> Object:
@@ -169,7 +174,7 @@ def _environment(
         "OMP_NUM_THREADS": str(max(1, int(resources.cpu / num_ranks))),
     }
     if place.is_dev:  # an image has DeepSpeed's operators compiled
-        values["TORCH_EXTENSIONS_DIR"] = str(attempt.run_dir.parents[2] / ".headrace" / "operators")
+        values["TORCH_EXTENSIONS_DIR"] = str(operators_folder(attempt.run_dir))
     if is_gang:
         values |= {
             "HEADRACE_GANG": "1",
@@ -197,11 +202,9 @@ def _tolerations(resources: StageResources) -> list[Object]:
     if resources.gpus:
         found.append({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"})
     if resources.priority == "background":  # what a node on probation is tried with
-        found.append(
-            {"key": "headrace.dev/probation", "operator": "Exists", "effect": "NoSchedule"}
-        )
+        found.append({"key": PROBATION_TAINT, "operator": "Exists", "effect": "NoSchedule"})
     if resources.time_limit_h <= MULTI_DAY_H:
-        found.append({"key": "headrace.dev/at-risk", "operator": "Exists", "effect": "NoSchedule"})
+        found.append({"key": AT_RISK_TAINT, "operator": "Exists", "effect": "NoSchedule"})
     return found
 
 
@@ -219,4 +222,4 @@ def _mebibytes(gib: float) -> str:
 
 def _deep_copy(value: Json) -> Json:
     """YAML's anchors make one list of two; the copy has two."""
-    return json.loads(json.dumps(copy.deepcopy(value)))
+    return json.loads(json.dumps(value))

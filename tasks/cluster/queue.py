@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from functools import partial
 
 from rich.console import Console
@@ -18,14 +17,13 @@ from tasks.cluster.manifest import (
     KEY_LABEL,
     PRIORITY_LABEL,
     QUEUE_LABEL,
-    STAGE_LABEL,
 )
-from tasks.cluster.seen import Seen, finished
+from tasks.cluster.seen import JOB_NAME_LABEL, Seen, finished, instant, workload_of
 from tasks.cluster.situation import order_in_queue, situation
 from tasks.config import Settings
+from tasks.nodes.names import STAGE_LABEL
 
 ANSWER_S = 10.0
-JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 
 
 @dataclass(frozen=True)
@@ -76,26 +74,17 @@ def rows(server: Api, namespace: str, *, with_ended: bool = False) -> list[Row]:
 
 def _row(job: Object, pods: Sequence[Object], workloads: Sequence[Object]) -> Row:
     name, labels = job["metadata"]["name"], job["metadata"]["labels"]
-    uid = job["metadata"]["uid"]
     own = [pod for pod in pods if (pod["metadata"].get("labels") or {}).get(JOB_NAME_LABEL) == name]
-    workload = next(
-        (
-            one
-            for one in workloads
-            if (one["metadata"].get("labels") or {}).get("kueue.x-k8s.io/job-uid") == uid
-        ),
-        None,
-    )
+    workload = workload_of(workloads, job)
     now = situation(Seen(job, own, workload, time.time()))
     place = ""
     if workload and now.state in ("queued", "preempted"):
         found = order_in_queue(workload, workloads)
         place = f"{found[0]} of {found[1]}" if found else ""
-    created = datetime.fromisoformat(job["metadata"]["creationTimestamp"].replace("Z", "+00:00"))
     return Row(
         labels[STAGE_LABEL], labels[KEY_LABEL], labels.get(QUEUE_LABEL, ""),
         labels.get(PRIORITY_LABEL, ""), now.state, place, ", ".join(now.nodes),
-        round(time.time() - created.timestamp(), 1), now.detail,
+        round(time.time() - instant(job["metadata"]["creationTimestamp"]), 1), now.detail,
         (job["metadata"].get("annotations") or {}).get(FLOW_RUN, ""),
     )  # fmt: skip
 

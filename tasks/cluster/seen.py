@@ -1,11 +1,15 @@
 """What the API server says of one Job at one moment, and how to read it. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
 Object = dict[str, Any]
+JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
+"""On a Job's pods."""
+JOB_UID_LABEL = "kueue.x-k8s.io/job-uid"
+"""On a Job's Workload."""
 
 
 @dataclass(frozen=True)
@@ -27,15 +31,34 @@ def finished(job: Object) -> Literal["Complete", "Failed", ""]:
     return ""
 
 
+def workload_of(workloads: Iterable[Object], job: Object | None) -> Object | None:
+    """The Workload that Kueue made for a Job."""
+    if job is None:
+        return None
+    for one in workloads:
+        if (one["metadata"].get("labels") or {}).get(JOB_UID_LABEL) == job["metadata"]["uid"]:
+            return one
+    return None
+
+
+def containers(pod: Object) -> list[Object]:
+    """The statuses of a pod's containers, in the order in which they run."""
+    status = pod["status"]
+    return [
+        *(status.get("initContainerStatuses") or []),
+        *(status.get("containerStatuses") or []),
+    ]
+
+
 def is_live(pod: Object) -> bool:
     return pod["status"].get("phase") not in ("Succeeded", "Failed")
 
 
 def disruption(pod: Object) -> str:
-    for one in pod["status"].get("conditions") or []:
-        if one["type"] == "DisruptionTarget" and one["status"] == "True":
-            return str(one.get("reason", "DisruptionTarget"))
-    return ""
+    found = condition(pod, "DisruptionTarget")
+    if found is None or found["status"] != "True":
+        return ""
+    return str(found.get("reason", "DisruptionTarget"))
 
 
 def condition(of: Object | None, kind: str) -> Object | None:
@@ -60,4 +83,4 @@ def last_line(text: str) -> str:
 def instant(timestamp: str | None) -> float:
     if not timestamp:
         return 0.0
-    return datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp()
+    return datetime.fromisoformat(timestamp).timestamp()

@@ -8,6 +8,7 @@ from tasks.cluster.seen import (
     Object,
     Seen,
     condition,
+    containers,
     disruption,
     finished,
     first_line,
@@ -141,10 +142,7 @@ def _waits(pods: Sequence[Object]) -> list[str]:
         for container in status.get("initContainerStatuses") or []:
             if (container.get("state") or {}).get("running"):
                 found["the pre-check runs"] = None
-        for container in [
-            *(status.get("initContainerStatuses") or []),
-            *(status.get("containerStatuses") or []),
-        ]:
+        for container in containers(pod):
             waiting = (container.get("state") or {}).get("waiting") or {}
             if waiting.get("reason") not in (None, "PodInitializing"):
                 said = f"{waiting['reason']} {first_line(waiting.get('message', ''))}"

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,18 +49,10 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def namespace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    name = f"test-{uuid.uuid4().hex[:8]}"
     folder = tmp_path_factory.mktemp("volume")
-    folder.chmod(0o755)
-    projects.apply(projects.namespace(name))
-    projects.apply(projects.queues(name))
-    projects.apply(projects.volume(folder, name))
-    volumes[name] = folder
-    yield name
-    projects.kubectl("delete", "namespace", name, "--wait=false")
-    projects.kubectl("delete", "persistentvolume", f"headrace-{name}", "--wait=false")
-    projects.kubectl("delete", "clusterqueue", name, "--wait=false")
-    projects.kubectl("delete", "resourceflavor", name, "--wait=false")
+    with projects.lent("test", folder) as name:
+        volumes[name] = folder
+        yield name
 
 
 volumes: dict[str, Path] = {}

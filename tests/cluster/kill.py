@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from pathlib import Path
 
 from k8s.devcluster import processes
@@ -55,29 +54,19 @@ def main() -> int:
 
 def run_trials(count: int, seed: int, targets: tuple[str, ...], prefect: str = "") -> list[Trial]:
     """Trials one after the other in one project; with a Prefect server at hand a flow starts faster."""
-    namespace = f"kill-{uuid.uuid4().hex[:8]}"
     folder = Path(tempfile.mkdtemp(prefix="headrace-kill-"))
-    folder.chmod(0o755)
-    objects = [
-        *projects.namespace(namespace),
-        *projects.queues(namespace),
-        *projects.volume(folder, namespace),
-    ]
-    projects.apply(objects)
     controller = _Controller()
     try:
-        project = projects.build(folder / "project")
-        variables = projects.environment(project, namespace, projects.kubeconfig())
-        variables |= {"PREFECT_API_URL": prefect} if prefect else {}
-        for stage in toy.STAGES:
-            toy.set_param(project, stage, num_steps=8, step_s=0.1)
-        toy.commit(project, "Take a moment")
-        return _trials(project, namespace, variables, controller, count, seed, targets)
+        with projects.lent("kill", folder) as namespace:
+            project = projects.build(folder / "project")
+            variables = projects.environment(project, namespace, projects.kubeconfig())
+            variables |= {"PREFECT_API_URL": prefect} if prefect else {}
+            for stage in toy.STAGES:
+                toy.set_param(project, stage, num_steps=8, step_s=0.1)
+            toy.commit(project, "Take a moment")
+            return _trials(project, namespace, variables, controller, count, seed, targets)
     finally:
         controller.stop()
-        for kind, name in (("namespace", namespace), ("clusterqueue", namespace)):
-            projects.kubectl("delete", kind, name, "--wait=false", check=False)
-        projects.kubectl("delete", "pv", f"headrace-{namespace}", "--wait=false", check=False)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -4,6 +4,9 @@ import json
 import os
 import shutil
 import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +138,22 @@ def namespace(name: str) -> list[dict[str, Any]]:
             "automountServiceAccountToken": False,
         },
     ]  # fmt: skip
+
+
+@contextmanager
+def lent(prefix: str, folder: Path) -> Iterator[str]:
+    """A namespace with queues of its own, whose volume is `folder`; all of it goes with the body."""
+    name = f"{prefix}-{uuid.uuid4().hex[:8]}"
+    folder.chmod(0o755)
+    apply([*namespace(name), *queues(name), *volume(folder, name)])
+    try:
+        yield name
+    finally:
+        for kind, which in (
+            ("namespace", name), ("persistentvolume", f"headrace-{name}"),
+            ("clusterqueue", name), ("resourceflavor", name),
+        ):  # fmt: skip
+            kubectl("delete", kind, which, "--wait=false", check=False)
 
 
 def kubectl(*arguments: str, stdin: str | None = None, check: bool = True) -> str:

@@ -2,19 +2,22 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tasks import claim as module
 from tasks.claim import PLACES, claim, holder, place_of, settle
+from tests.dying import Killed, die_after
 
 NUM_POINTS = 40
 """More than there are changes to the disk in a claim."""
 
 
-class Killed(BaseException):
-    """What no handler of the code sees, as a kill."""
+CHANGES = (
+    (module.outcome, "write_json"), (Path, "rename"), (Path, "mkdir"), (Path, "unlink"),
+    (Path, "touch"), (Path, "symlink_to"), (module.os, "replace"), (module.shutil, "copyfile"),
+    (module.shutil, "rmtree"),
+)  # fmt: skip
 
 
 def run_folder(root: Path) -> Path:
@@ -25,26 +28,6 @@ def run_folder(root: Path) -> Path:
     (run / "request.json").write_text(json.dumps({"attempt": 1}))
     (run / "metrics.jsonl").write_text("one\n")
     return run
-
-
-def die_after(monkeypatch: pytest.MonkeyPatch, num_calls: int) -> None:
-    left = [num_calls]
-
-    def dying(function: Any) -> Any:
-        def call(*arguments: Any, **options: Any) -> Any:
-            if not left[0]:
-                raise Killed
-            left[0] -= 1
-            return function(*arguments, **options)
-
-        return call
-
-    for owner, name in (
-        (module.outcome, "write_json"), (Path, "rename"), (Path, "mkdir"), (Path, "unlink"),
-        (Path, "touch"), (Path, "symlink_to"), (module.os, "replace"), (module.shutil, "copyfile"),
-        (module.shutil, "rmtree"),
-    ):  # fmt: skip
-        monkeypatch.setattr(owner, name, dying(getattr(owner, name)))
 
 
 def test_a_pod_gets_the_work_of_the_one_before_and_readers_find_it_under_the_runs_own_names(
@@ -95,7 +78,7 @@ def test_a_kill_at_any_point_of_a_claim_leaves_the_work_for_the_next(
     run = run_folder(tmp_path)
     claim(run, "a")
     with monkeypatch.context() as patch:
-        die_after(patch, num_calls)
+        die_after(patch, num_calls, CHANGES)
         try:
             claim(run, "b")
         except Killed:
@@ -114,7 +97,7 @@ def test_a_kill_at_any_point_of_settling_loses_nothing(
     (place / "out" / "text").write_text("whole")
     (place / "report.json").write_text("{}")
     with monkeypatch.context() as patch:
-        die_after(patch, num_calls)
+        die_after(patch, num_calls, CHANGES)
         try:
             settle(run)
         except Killed:

@@ -13,14 +13,17 @@ from tasks.dag import StageSpec
 from tasks.launch import FLOW_RUN, Prepared, next_request
 from tasks.outcome import Outcome
 from tasks.run_dir import RunDir
+from tests.dying import Killed, die_after
 from tests.resources import resources
 
 NUM_POINTS = 16
 """More than there are writes and removals in an attempt."""
 
 
-class Killed(BaseException):
-    """What no handler of the code sees, as a kill."""
+CHANGES = (
+    (launch, "remove"), (launch.outcome, "write_json"), (launch, "write_latest"), (Path, "mkdir"),
+)  # fmt: skip
+"""The writes and removals of an attempt."""
 
 
 def ended(kind: str, attempt: int) -> Outcome:
@@ -55,26 +58,6 @@ def attempt(root: Path) -> Outcome:
     return launch._attempt(work, Settings(), resources(), last, Launcher())
 
 
-def die_after(monkeypatch: pytest.MonkeyPatch, num_calls: int) -> None:
-    """Let the process die after so many writes and removals of an attempt."""
-    left = [num_calls]
-
-    def dying(function: Any) -> Any:
-        def call(*arguments: Any, **options: Any) -> Any:
-            if not left[0]:
-                raise Killed
-            left[0] -= 1
-            return function(*arguments, **options)
-
-        return call
-
-    for owner, name in (
-        (launch, "remove"), (launch.outcome, "write_json"), (launch, "write_latest"),
-        (Path, "mkdir"),
-    ):  # fmt: skip
-        monkeypatch.setattr(owner, name, dying(getattr(owner, name)))
-
-
 @pytest.mark.parametrize("num_calls", range(NUM_POINTS))
 def test_a_kill_at_any_point_of_computing_again_leaves_the_whole_old_output_or_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_calls: int
@@ -88,7 +71,7 @@ def test_a_kill_at_any_point_of_computing_again_leaves_the_whole_old_output_or_n
     outcome.write_json(run.request, {"attempt": 3, "begun_at": 5.0, "flow_runs": ["a"]})
     outcome.write(run.path, ended("ok", 3))
     with monkeypatch.context() as patch:
-        die_after(patch, num_calls)
+        die_after(patch, num_calls, CHANGES)
         try:
             attempt(tmp_path)
         except Killed:
