@@ -1,7 +1,6 @@
 """DVC decides whether a stage runs. `python -m tasks.dvc STAGE` is `dvc repro -s STAGE`, supervised."""
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from components.train import stop
 from tasks import outcome
 from tasks.config import FLOW_RUN
 from tasks.dag import read_dag
+from tasks.dvc_files import repair_dvc_files, write_dvc_lock_whole
 from tasks.integrity import (
     drop_damaged_cache,
     dvc_digest,
@@ -69,7 +69,7 @@ def reproduce(
 
     `say` gets each line that DVC and the stage print, as they print it.
     """
-    repair_locks(root)
+    repair_dvc_files(root)
     if not pull:
         _require_inputs(root, stage)
     before = latest_at(root, stage)
@@ -175,7 +175,7 @@ def changed_stages(root: Path) -> dict[str, list[str]]:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    repair_locks(root)
+    repair_dvc_files(root)
     try:
         with Repo(str(root)) as repo:
             status = repo.status()
@@ -253,33 +253,6 @@ def restore_outputs(root: Path, stage: str) -> None:
             print(f"{stage}: not restored: {', '.join(lost)}: {reason}", file=sys.stderr)
 
 
-def repair_locks(root: Path) -> None:
-    """Remove a lock file that a killed DVC left half-written; whole ones DVC judges itself, by PID.
-
-    Under the lock that DVC holds while it writes the file, so a file that is being written is not
-    taken for a broken one.
-    """
-    path = root / ".dvc" / "tmp" / "rwlock"
-    if not path.exists():
-        return
-    from dvc.rwlock import SCHEMA
-    from voluptuous import Invalid
-    from zc.lockfile import LockError, LockFile
-
-    try:
-        guard = LockFile(str(path.with_suffix(".lock")))
-    except LockError:
-        return
-    try:
-        SCHEMA(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        pass
-    except (json.JSONDecodeError, UnicodeDecodeError, Invalid):
-        path.unlink(missing_ok=True)
-    finally:
-        guard.close()
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tasks.dvc", description=__doc__)
     parser.add_argument("stage")
@@ -290,6 +263,7 @@ def main() -> int:
     die_with_parent(arguments.parent)
     from dvc.cli import main as dvc
 
+    write_dvc_lock_whole(Path.cwd())
     flags = ["--force"] * arguments.force + ["--pull"] * arguments.pull
     return int(dvc(["--wait-for-lock", "repro", "-s", *flags, arguments.stage]))
 

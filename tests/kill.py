@@ -178,6 +178,8 @@ class Watcher:
                     continue
                 if [name for name in names if not name.startswith(".")] not in ([], ["text"]):
                     self.faults.append(f"{folder.name} held {names}")
+            if (self._project / "dvc.lock").stat().st_size == 0:
+                self.faults.append("dvc.lock was empty")
 
 
 def differences(project: Path, texts: dict[str, str]) -> list[str]:
@@ -223,7 +225,7 @@ def recorded(project: Path) -> dict[str, str]:
     """DVC's digest of each stage's artifacts, as dvc.lock has it."""
     return {
         stage: out["md5"]
-        for stage, body in read_yaml(project / "dvc.lock")["stages"].items()
+        for stage, body in (read_yaml(project / "dvc.lock") or {}).get("stages", {}).items()
         for out in body["outs"]
         if out["path"] == f"artifacts/{stage}"
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from components.errors import DataError, InfraError, StageError, UserError
-from components.section import read_yaml
+from components.section import parse_yaml, read_yaml
 from tasks.dvc import reproduce
 from tests.integration.tasks import toy
 from tests.integration.tasks.disks import (
@@ -183,6 +183,36 @@ def test_a_lock_that_dvc_left_behind_holds_up_nothing(project: Path, left_behind
     toy.set_param(project, "left", text="L")
     run(project, "left")
     assert toy.text_of(project, "left") == "sL"
+
+
+@pytest.mark.parametrize("kept_fraction", [0.0, 0.02, 0.5, 0.9])
+def test_a_dvc_lock_that_was_cut_short_costs_no_stage_a_run(
+    project: Path, kept_fraction: float
+) -> None:
+    lock = project / "dvc.lock"
+    whole = lock.read_text()
+    lock.write_text(whole[: int(len(whole) * kept_fraction)])
+    assert not any(computed(run(project, stage)) for stage in toy.STAGES)
+    assert read_yaml(lock)["stages"] == parse_yaml(whole, "whole")["stages"]
+
+
+def test_a_dvc_lock_with_a_conflict_is_left_to_a_person(project: Path) -> None:
+    lock = project / "dvc.lock"
+    conflict = f"<<<<<<< ours\n{lock.read_text()}"
+    lock.write_text(conflict)
+    with pytest.raises(StageError, match=r"dvc\.lock"):
+        run(project, "left")
+    assert lock.read_text() == conflict
+
+
+def test_dvc_changes_its_lock_by_rename_alone(project: Path, tmp_path: Path) -> None:
+    """A hard link sees what is written in place."""
+    lock = project / "dvc.lock"
+    whole = lock.read_text()
+    os.link(lock, tmp_path / "link")
+    toy.set_param(project, "left", text="R")
+    run(project, "left")
+    assert (tmp_path / "link").read_text() == whole != lock.read_text()
 
 
 def in_cache(project: Path, digest: str) -> Path:
