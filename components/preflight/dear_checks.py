@@ -1,5 +1,7 @@
 """Judging measurements: pure functions from figures and thresholds to findings."""
 
+import errno
+import os
 from collections.abc import Sequence
 
 from components.preflight.readings import (
@@ -12,6 +14,9 @@ from components.preflight.readings import (
 )
 from components.preflight.report import Finding, Status
 from components.preflight.thresholds import AllReduceLimits, NodeLimits, Sku
+
+FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
+"""What a disk's fault reads where it has no room."""
 
 
 def check_measurements(
@@ -33,9 +38,12 @@ def check_measurements(
 
 def check_disk_speed(disk: DiskSpeed, limits: NodeLimits, shared: bool) -> Finding:
     """A reading out of the page cache is shown and not judged. A slow shared volume is a warning:
-    it is as slow for the other nodes.
+    it is as slow for the other nodes. A full one tells nothing of the node.
     """
     slow: Status = "warn" if shared else "fail"
+    if shared and disk.fault in FULL:
+        message = f"{disk.path}: {disk.fault}; a shared volume, so not this node's fault"
+        return Finding("disk_speed", "inconclusive", message)
     if disk.fault is not None or disk.write_mb_per_s is None or disk.read_mb_per_s is None:
         return Finding("disk_speed", "fail", f"{disk.path}: {disk.fault or 'not told'}")
     write, read = disk.write_mb_per_s, disk.read_mb_per_s

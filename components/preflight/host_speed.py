@@ -1,5 +1,6 @@
 """Measuring the host: memory by copies on all cores, a disk by one file."""
 
+import errno
 import mmap
 import os
 import secrets
@@ -98,7 +99,7 @@ def _write(descriptor: int, block: mmap.mmap, count: int) -> float:
     begin = time.perf_counter()
     for _ in range(count):
         if os.write(descriptor, block) != len(block):
-            raise OSError("a write was cut short")
+            raise OSError(errno.ENOSPC, "a write was cut short")  # the next one would say so
     os.fsync(descriptor)
     return time.perf_counter() - begin
 

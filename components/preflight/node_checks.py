@@ -116,16 +116,20 @@ def _port_fault(port: PortReading, gb_per_s_min: float | None) -> str | None:
 
 
 def check_disk_space(disk: DiskReading, limits: NodeLimits) -> Finding:
-    """A full disk of the node's own is its fault; a full shared volume is nobody's here."""
+    """A full disk of the node's own is its fault; a full shared volume is nobody's here.
+
+    A large shared volume that is nearly full still has room, so a fraction only warns of it.
+    """
     if disk.fault is not None or disk.used_fraction is None or disk.free_gib is None:
         return Finding("disk_space", "fail", f"{disk.path}: {disk.fault or 'not told'}")
     full: Status = "inconclusive" if disk.shared else "fail"
+    nearly: Status = "warn" if disk.shared else "fail"
     whose = "; a shared volume, so not this node's fault" if disk.shared else ""
     most = limits.disk_used_fraction_max
     inodes = disk.inodes_used_fraction
     if inodes is not None and inodes > most:
         message = f"{disk.path}: {inodes:.0%} of its inodes used, allowed {most:.0%}{whose}"
-        return Finding("disk_space", full, message, False, None, 100 * inodes, 100 * most, "%")
+        return Finding("disk_space", nearly, message, False, None, 100 * inodes, 100 * most, "%")
     if disk.free_gib < limits.disk_free_gib_min:
         message = f"{disk.path}: {disk.free_gib:.2f} GiB free, needs {limits.disk_free_gib_min:g}"
         least = limits.disk_free_gib_min
@@ -133,7 +137,7 @@ def check_disk_space(disk: DiskReading, limits: NodeLimits) -> Finding:
             "disk_space", full, message + whose, False, None, disk.free_gib, least, "GiB"
         )
     used = disk.used_fraction
-    status = full if used > most else "ok"
+    status = nearly if used > most else "ok"
     message = f"{disk.path}: {used:.0%} used, allowed {most:.0%}, {disk.free_gib:.0f} GiB free"
     message += whose if status != "ok" else ""
     return Finding("disk_space", status, message, False, None, 100 * used, 100 * most, "%")

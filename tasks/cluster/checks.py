@@ -1,6 +1,7 @@
 """What can be known to be wrong before a Job is made."""
 
 import subprocess
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 from components.errors import UserError
 from tasks import config
 from tasks.config import Settings, StageResources
+from tasks.nodes.names import UNHEALTHY_TAINT
 
 Object = dict[str, Any]
 CODE = ("components", "tasks")
@@ -73,6 +75,24 @@ def avoidable(
     """`avoid`, if a pod would fit another node too; none of them where there is no other."""
     others = [node for node in nodes if node["metadata"]["name"] not in avoid]
     return list(avoid) if any(_fits(node, _wanted(resources)) for node in others) else []
+
+
+def kept_out(nodes: Sequence[Object], resources: StageResources) -> str:
+    """Which of the nodes that could hold a pod are kept out as sick, and why; empty if none is."""
+    able = [node for node in nodes if _fits(node, _wanted(resources))]
+    causes = Counter(
+        taint.get("value") or "no cause told"
+        for node in able
+        for taint in node["spec"].get("taints") or []
+        if taint["key"] == UNHEALTHY_TAINT
+    )
+    if not causes:
+        return ""
+    told = ", ".join(f"{cause} ({number})" for cause, number in causes.most_common())
+    return (
+        f"{causes.total()} of {len(able)} nodes that could hold it are kept out as sick: {told}; "
+        "`headrace nodes` says more"
+    )
 
 
 def _wanted(resources: StageResources) -> dict[str, float]:

@@ -135,10 +135,14 @@ def _of_preflight(ended: Object, node: str) -> Verdict:
             node,
         )
     said = "; ".join(_findings(ended, "inconclusive")) or "without a word"
+    if error is InfraError:
+        room = "make room on the shared volume, then run it again"
+        hint = room if "a shared volume" in said else AGAIN
+        return Verdict(error.kind, f"the pre-check on {node} could not tell: {said}", hint, node)
     return Verdict(
         error.kind,
         f"the pre-check on {node} ended with exit code {ended['exitCode']}: {said}",
-        AGAIN if error is InfraError else "see `kubectl logs` of the pod's container preflight",
+        "see `kubectl logs` of the pod's container preflight",
         node,
     )
 

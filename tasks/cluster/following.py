@@ -12,7 +12,7 @@ from types import FrameType
 from components.errors import InfraError
 from tasks import outcome
 from tasks.claim import GANG, PLACES, place_of
-from tasks.cluster import api
+from tasks.cluster import api, checks
 from tasks.cluster.api import Api, Away, Object, Refused, namespace_of
 from tasks.cluster.cancel import cancel, pods_are_gone
 from tasks.cluster.diagnose import Verdict, hopeless, verdict
@@ -30,6 +30,10 @@ ASK_INTERVAL_S = 5.0
 RESULT_WAIT_S = 30.0
 """For a network file system to show what a pod wrote last."""
 RESULT_POLL_S = 0.2
+NODES_INTERVAL_S = 30.0
+"""Between two looks at the nodes, while none takes the pods."""
+NO_NODE = ("no node: ", "topology ")
+"""In the scheduler's and in Kueue's words for why a Job waits."""
 NOT_YET_RUNNING = ("queued", "preempted", "admitted", "starting")
 
 
@@ -120,11 +124,12 @@ class _Follower:
         self._server, self._namespace, self._name = server, settings.namespace, name
         self._run, self._progress = run, progress
         self._attempt: int = read_request(run.path)["attempt"]
-        self._memory_gib = resources.memory_gib
+        self._resources = resources
         self._lost_s, self._pull_patience_s = settings.lost_s, settings.pull_patience_s
         self._wait_s = resources.grace_s + settings.lost_s
         """How long pods may take to end."""
         self._asked_at, self._gone_at = -ASK_INTERVAL_S, 0.0
+        self._kept_out, self._nodes_asked_at = "", -NODES_INTERVAL_S
 
     def show(self, seen: Seen, workloads: Mapping[str, Object]) -> None:
         """Say where the Job is; with its place in the queue and the cluster's warnings while it waits."""
@@ -138,6 +143,8 @@ class _Follower:
             if place:
                 detail = f"place {place[0]} of {place[1]}; {now.detail}".rstrip("; ")
                 now = replace(now, detail=detail)
+        if any(words in now.detail for words in NO_NODE):
+            now = replace(now, detail="; ".join(filter(None, (now.detail, self._sick_nodes()))))
         self._progress.show(now)
 
     def ended(self, seen: Seen) -> Verdict | None:
@@ -153,7 +160,7 @@ class _Follower:
                 pods_are_gone(self._server, self._namespace, its_pods, self._wait_s)
                 self._progress.relay()
                 self._tell_warnings(seen)
-                return verdict(self._again(seen, its_pods), self._memory_gib)
+                return verdict(self._again(seen, its_pods), self._resources.memory_gib)
         found = hopeless(seen, self._lost_s, self._pull_patience_s)
         if found is not None:
             self._tell_warnings(seen)
@@ -218,6 +225,15 @@ class _Follower:
         if members is not None and outcome.read_json(path) != members:
             path.parent.mkdir(exist_ok=True)
             outcome.write_json(path, members)
+
+    def _sick_nodes(self) -> str:
+        """Which nodes are kept out: the scheduler counts taints and does not name them."""
+        if time.monotonic() - self._nodes_asked_at > NODES_INTERVAL_S:
+            self._nodes_asked_at = time.monotonic()
+            with suppress(Away, Refused):
+                nodes = self._server.get(api.NODES, resourceVersion="0")["items"]
+                self._kept_out = checks.kept_out(nodes, self._resources)
+        return self._kept_out
 
     def _tell_warnings(self, seen: Seen) -> None:
         """Say what the cluster warns of: each event once. It is a help, so a server that is away is none."""

@@ -1,6 +1,5 @@
 """What `headrace nodes` shows: pure, from the API's JSON."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -116,17 +115,3 @@ def history_lines(row: Row) -> list[str]:
     terms = [f"{name} {term:g}" for name, term in row.record.risk.terms]
     risk = f"risk {row.risk:g}" + (f": {', '.join(terms)}" if terms else "")
     return [*(lines or [f"{row.node} has no history"]), *evidence, risk]
-
-
-def why_no_node(listed: Iterable[Row], pool: str) -> str:
-    """Why no Job can start on a pool, on one line; empty if one of its nodes takes some."""
-    of_pool = [row for row in listed if row.pool == pool]
-    if not of_pool:
-        return f"there is no node in the pool {pool}"
-    if any(row.state in ("healthy", "suspect") for row in of_pool):
-        return ""
-    counts = Counter(row.state for row in of_pool)
-    causes = sorted({row.record.cause for row in of_pool if row.record.cause})
-    states = ", ".join(f"{number} {state}" for state, number in counts.most_common())
-    said = f" ({', '.join(causes)})" if causes else ""
-    return f"no node of the pool {pool} takes Jobs: {states}{said}; `headrace nodes` says more"

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from kubernetes.utils.quantity import parse_quantity
 
 from components.errors import UserError
-from tasks.cluster.checks import avoidable, quantity, require_fit, require_image, require_volume
+from tasks.cluster.checks import (
+    avoidable,
+    kept_out,
+    quantity,
+    require_fit,
+    require_image,
+    require_volume,
+)
 from tasks.config import Settings
 from tests.resources import resources
 
@@ -201,6 +208,21 @@ def test_sick_nodes_are_avoided_where_another_could_hold_the_stage() -> None:
 
 
 FITTING = st.tuples(st.integers(1, 8), st.integers(1, 8), st.integers(0, 8))
+
+
+def test_nodes_kept_out_are_counted_by_cause_among_those_that_could_hold_the_stage() -> None:
+    def tainted(cause: str, cpu: str = "8") -> dict[str, Any]:
+        taints = [{"key": "headrace.dev/unhealthy", "value": cause, "effect": "NoSchedule"}]
+        return node(cpu, "64Gi") | {"spec": {"taints": taints}}
+
+    well, small = (node(cpu, "64Gi") | {"spec": {}} for cpu in ("8", "1"))
+    sick = [tainted("ecc"), tainted("xid"), tainted("ecc"), tainted("xid", cpu="1")]
+    asked = resources(cpu=8, memory_gib=8)
+    assert kept_out([well, small], asked) == ""
+    assert kept_out([*sick, well], asked) == (
+        "3 of 4 nodes that could hold it are kept out as sick: ecc (2), xid (1); "
+        "`headrace nodes` says more"
+    )
 
 
 @settings(max_examples=50)

@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from tasks.nodes.command import add_arguments
-from tasks.nodes.listing import history_lines, rows, table, why_no_node
-from tasks.nodes.names import HEALTH_ANNOTATION, POOL_LABEL, State
+from tasks.nodes.listing import history_lines, rows, table
+from tasks.nodes.names import HEALTH_ANNOTATION, POOL_LABEL
 from tasks.nodes.record import Evidence, Record, Risk, Transition, to_json
 from tests.unit.nodes.builders import NOW, node, pod
 
@@ -72,28 +72,6 @@ def test_a_row_is_json_with_all_there_is() -> None:
     assert body["history"][0]["to"] == "quarantined"
     assert body["evidence"][0]["value"] == 79.0
     assert body["dear_ok_until"] is None
-
-
-def test_a_pool_of_which_all_nodes_are_out_says_why() -> None:
-    def out(state: State, cause: str) -> Record:
-        return Record(state, NOW, cause=cause)
-
-    listed = rows(
-        [
-            there("a", out("repairing", "xid")),
-            there("b", out("repairing", "ecc")),
-            there("c", out("retired", "xid")),
-            there("d", Record("suspect", NOW), pool="h200"),
-        ],
-        [],
-        NOW,
-    )
-    assert why_no_node(listed, "h100") == (
-        "no node of the pool h100 takes Jobs: 2 repairing, 1 retired (ecc, xid); "
-        "`headrace nodes` says more"
-    )
-    assert why_no_node(listed, "h200") == ""
-    assert why_no_node(listed, "a100") == "there is no node in the pool a100"
 
 
 @pytest.mark.parametrize(

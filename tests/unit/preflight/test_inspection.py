@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from components.preflight import Expected, inspect
+from components.preflight.dear_checks import FULL
 from components.preflight.readings import (
     AllReduce,
     Bandwidth,
@@ -143,7 +144,14 @@ SILENT = AllReduce(4, 2, None, 0, None, timed_out="not all of 4 ranks met")
         ({"disks": (DiskSpeed("/tmp", 5.0, 900.0, True),)}, "disk_speed", "fail", False),
         ({"disks": (DiskSpeed("/tmp", 900.0, 5.0, True),)}, "disk_speed", "fail", False),
         ({"disks": (DiskSpeed("/data", 5.0, 900.0, True),)}, "disk_speed", "warn", False),
-        ({"disks": (DiskSpeed("/tmp", None, None, False, "full"),)}, "disk_speed", "fail", False),
+        ({"disks": (DiskSpeed("/tmp", None, None, False, FULL[0]),)}, "disk_speed", "fail", False),
+        (
+            {"disks": (DiskSpeed("/data", None, None, False, FULL[0]),)},
+            "disk_speed",
+            "inconclusive",
+            False,
+        ),
+        ({"disks": (DiskSpeed("/data", None, None, False, "EIO"),)}, "disk_speed", "fail", False),
         ({"all_reduce": AllReduce(2, 1, 90.0, 0, 0.0)}, "all_reduce", "fail", False),
         ({"all_reduce": AllReduce(16, 2, 90.0, 0, 0.0)}, "all_reduce", "fail", False),
         ({"all_reduce": AllReduce(16, 2, 300.0, 7, 0.0)}, "all_reduce", "fail", False),

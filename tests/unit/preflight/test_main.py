@@ -53,7 +53,7 @@ def test_a_sick_recording_exits_69_and_its_table_begins_with_the_fault(
 def test_a_full_shared_volume_exits_75(tmp_path: Path) -> None:
     tmp, data = HEALTHY.readings.disks
     path = tmp_path / "full.json"
-    save(sick(disks=(tmp, replace(data, used_fraction=0.99))), path)
+    save(sick(disks=(tmp, replace(data, free_gib=0.1))), path)
     assert replay(path) == 75
 
 

@@ -124,7 +124,7 @@ def test_a_port_that_is_down_is_named_with_its_state() -> None:
     [
         ({}, "ok", "/tmp: 50% used, allowed 95%, 100 GiB free"),
         ({"used_fraction": 0.97}, "fail", "/tmp: 97% used, allowed 95%"),
-        ({"used_fraction": 0.97, "shared": True}, "inconclusive", "not this node's fault"),
+        ({"used_fraction": 0.97, "shared": True}, "warn", "not this node's fault"),
         ({"inodes_used_fraction": 0.99}, "fail", "99% of its inodes used"),
         ({"free_gib": 0.25}, "fail", "0.25 GiB free, needs 1"),
         ({"free_gib": 0.25, "shared": True}, "inconclusive", "not this node's fault"),
