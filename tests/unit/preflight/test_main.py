@@ -35,6 +35,18 @@ def test_a_healthy_recording_exits_0_and_leaves_its_report(
     )
 
 
+def test_a_real_gpu_is_judged_as_it_was_on_its_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without the links and the clock that a virtual machine is not shown, which only warn."""
+    recording = RECORDING.with_name("virtual-h200.json")
+    assert load(recording).synthetic is False
+    assert main(["--replay", str(recording), "--gpus=1", "--dear=always"], {}) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.startswith("pre-check of h200 as h200, 2026-11-26 11:00:11 UTC: WARN")
+    found = [row.split()[:2] for row in rows]
+    assert [check for status, check in found if status == "WARN"] == ["nvlink", "clock"]
+    assert {status for status, _ in found} == {"WARN", "SKIPPED", "OK"}
+
+
 def test_a_sick_recording_exits_69_and_its_table_begins_with_the_fault(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
