@@ -65,6 +65,7 @@ def _work(stage: str, run_dir: Path, pod: str, index: int) -> Outcome:
             f"{run_dir / 'request.json'} is not there",
             "is the shared volume mounted at the same path here and where the flow runs?",
         )
+    _require_own_attempt(request)
     _require_same_code(request["code"])
     if index and not os.environ.get("HEADRACE_GANG"):
         return _assist(stage, run_dir, request, pod, index)
@@ -122,6 +123,15 @@ def _command(run: RunDir) -> list[str]:
 
 def _num_nodes() -> int:
     return int(os.environ.get("HEADRACE_NUM_NODES", "1"))
+
+
+def _require_own_attempt(request: Mapping[str, Json]) -> None:
+    """Raise InfraError in a pod of a past attempt that begins late: its successor has the work."""
+    own = os.environ.get("HEADRACE_ATTEMPT", "")
+    if own and own != str(request["attempt"]):
+        raise InfraError(
+            f"a pod of attempt {own}, and attempt {request['attempt']} has the work", "let it end"
+        )
 
 
 def _require_same_code(expected: dict[str, str]) -> None:

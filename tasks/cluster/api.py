@@ -28,6 +28,8 @@ WORKLOADS = "/apis/kueue.x-k8s.io/v1beta2/namespaces/{namespace}/workloads"
 LOCAL_QUEUES = "/apis/kueue.x-k8s.io/v1beta2/namespaces/{namespace}/localqueues"
 CLUSTER_QUEUES = "/apis/kueue.x-k8s.io/v1beta2/clusterqueues"
 NODES = "/api/v1/nodes"
+NOT_ADMITTED = "status.admission.clusterQueue="
+"""A field selector for Workloads: those that wait, which are few where most have ended."""
 
 USER_AGENT = "headrace"
 """What the server's audit log knows us by."""
@@ -192,7 +194,11 @@ def refusal(no: Refused) -> StageError:
         return UserError(
             f"Kubernetes refuses: {no.message}", "mend k8s/resources.yaml or k8s/job.yaml"
         )
-    return InfraError(f"Kubernetes refuses: {no.message}", "see docs/cluster.md for the rights")
+    if no.status == 403 and "exceeded quota" not in no.message:
+        return UserError(f"Kubernetes refuses: {no.message}", "see docs/cluster.md for the rights")
+    if no.status == 404:
+        return UserError(f"Kubernetes refuses: {no.message}", "see docs/cluster.md for the set-up")
+    return InfraError(f"Kubernetes refuses: {no.message}", "try again; then see docs/cluster.md")
 
 
 def _parsed(data: bytes) -> Any:

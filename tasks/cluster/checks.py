@@ -84,7 +84,7 @@ def kept_out(nodes: Sequence[Object], resources: StageResources) -> str:
         taint.get("value") or "no cause told"
         for node in able
         for taint in node["spec"].get("taints") or []
-        if taint["key"] == UNHEALTHY_TAINT
+        if taint["key"] == UNHEALTHY_TAINT and taint["effect"] != "PreferNoSchedule"
     )
     if not causes:
         return ""
@@ -96,12 +96,19 @@ def kept_out(nodes: Sequence[Object], resources: StageResources) -> str:
 
 
 def _wanted(resources: StageResources) -> dict[str, float]:
-    wanted = {"cpu": resources.cpu, "memory": resources.memory_gib * 2**30}
+    wanted = {
+        "cpu": resources.cpu,
+        "memory": resources.memory_gib * 2**30,
+        "ephemeral-storage": (resources.scratch_gib + 1) * 2**30,  # as the manifest asks for it
+    }
     return wanted | ({"nvidia.com/gpu": float(resources.gpus)} if resources.gpus else {})
 
 
 def _has(node: Object, name: str) -> float:
-    return quantity(node["status"].get("allocatable", {}).get(name, "0"))
+    has = node["status"].get("allocatable", {})
+    if name == "ephemeral-storage" and name not in has:  # a kubelet need not count it
+        return float("inf")
+    return quantity(has.get(name, "0"))
 
 
 def _fits(node: Object, wanted: Mapping[str, float]) -> bool:
@@ -120,6 +127,8 @@ def _shown(name: str, amount: float) -> str:
             return f"{amount:g} cores"
         case "memory":
             return f"{amount / 2**30:.1f} GiB"
+        case "ephemeral-storage":
+            return f"{amount / 2**30:.1f} GiB of disk"
         case _:
             return f"{amount:g} GPUs"
 

@@ -1,7 +1,8 @@
 """How a Job ended, or why it never will, from what it, its pods and its Workload say. Pure."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from components.errors import (
@@ -31,8 +32,15 @@ ERROR_OF_EXIT_CODE: Mapping[int, type[StageError]] = {
 AGAIN = "run it again: it goes on from its last checkpoint"
 USELESS_PULLS = ("InvalidImageName", "ErrImageNeverPull")
 FAILED_PULLS = ("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", *USELESS_PULLS)
+FAILED_STARTS: Mapping[str, type[StageError]] = {
+    "CreateContainerConfigError": UserError,
+    "CreateContainerError": InfraError,
+    "RunContainerError": InfraError,
+}
 BY_A_SIGNAL = (137, 143)
 """The exit codes of SIGKILL and SIGTERM."""
+NO_CLAIM = re.compile(r'persistentvolumeclaim "[^"]*" not found')
+"""In the scheduler's words."""
 MAX_EVICTIONS = 2
 """By a kubelet that runs short of something: the next pod would fare no better."""
 
@@ -70,7 +78,11 @@ def hopeless(seen: Seen, lost_s: float, pull_patience_s: float) -> Verdict | Non
     if found:
         return found
     for pod in seen.pods:
-        found = _pull_failed(pod, seen.at, pull_patience_s) or _is_lost(pod, seen.at, lost_s)
+        found = (
+            _pull_failed(pod, seen.at, pull_patience_s)
+            or _cannot_start(pod, seen.at, pull_patience_s)
+            or _is_lost(pod, seen.at, lost_s)
+        )
         if found:
             return found
     # Of a node that is shut down a kubelet says TerminationByKubelet too; but not Evicted.
@@ -195,14 +207,11 @@ def _given_up(workload: Object | None) -> Verdict | None:
 
 
 def _pull_failed(pod: Object, now: float, patience_s: float) -> Verdict | None:
-    since = instant(pod["status"].get("startTime") or pod["metadata"].get("creationTimestamp"))
-    for container in containers(pod):
-        waiting = (container.get("state") or {}).get("waiting") or {}
-        reason, said = waiting.get("reason", ""), first_line(waiting.get("message", ""))
+    for container, reason, said in _waiting(pod):
         if reason not in FAILED_PULLS:
             continue
         is_absent = reason in USELESS_PULLS or "not found" in said
-        if is_absent or now - since > patience_s:
+        if is_absent or _waited_s(pod, now) > patience_s:
             kind = UserError if is_absent else InfraError
             return Verdict(
                 kind.kind,
@@ -211,6 +220,39 @@ def _pull_failed(pod: Object, now: float, patience_s: float) -> Verdict | None:
                 pod["spec"].get("nodeName", ""),
             )
     return None
+
+
+def _cannot_start(pod: Object, now: float, patience_s: float) -> Verdict | None:
+    """For what a kubelet or the scheduler tries over and over, and nobody mends by waiting."""
+    if _waited_s(pod, now) <= patience_s:
+        return None
+    node = pod["spec"].get("nodeName", "")
+    for container, reason, said in _waiting(pod):
+        if reason in FAILED_STARTS:
+            return Verdict(
+                FAILED_STARTS[reason].kind,
+                f"{container['name']} cannot start on {node}: {reason} {said}".rstrip(),
+                f"`kubectl describe pod {pod['metadata']['name']}` says more",
+                node,
+            )
+    unplaced = condition(pod, "PodScheduled") or {}
+    said = first_line(unplaced.get("message", ""))
+    if unplaced.get("status") == "False" and NO_CLAIM.search(said):
+        hint = "create it as k8s/base does; HEADRACE_CLAIM names it"
+        return Verdict(UserError.kind, f"no volume for the pod: {said}", hint)
+    return None
+
+
+def _waiting(pod: Object) -> Iterator[tuple[Object, str, str]]:
+    """The containers that wait, each with the reason and its message."""
+    for container in containers(pod):
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        yield container, waiting.get("reason", ""), first_line(waiting.get("message", ""))
+
+
+def _waited_s(pod: Object, now: float) -> float:
+    since = pod["status"].get("startTime") or pod["metadata"].get("creationTimestamp")
+    return now - instant(since)
 
 
 def _is_lost(pod: Object, now: float, lost_s: float) -> Verdict | None:

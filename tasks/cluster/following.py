@@ -3,9 +3,10 @@
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -17,7 +18,7 @@ from tasks.cluster.api import Api, Away, Object, Refused, namespace_of
 from tasks.cluster.cancel import cancel, pods_are_gone
 from tasks.cluster.diagnose import Verdict, hopeless, verdict
 from tasks.cluster.progress import JobProgress
-from tasks.cluster.seen import JOB_NAME_LABEL, Seen, finished, workload_of
+from tasks.cluster.seen import JOB_NAME_LABEL, JOB_UID_LABEL, Seen, finished, workload_of
 from tasks.cluster.situation import Situation, gang, order_in_queue, situation
 from tasks.cluster.watching import Watched
 from tasks.config import Settings, StageResources
@@ -30,8 +31,8 @@ ASK_INTERVAL_S = 5.0
 RESULT_WAIT_S = 30.0
 """For a network file system to show what a pod wrote last."""
 RESULT_POLL_S = 0.2
-NODES_INTERVAL_S = 30.0
-"""Between two looks at the nodes, while none takes the pods."""
+LOOK_INTERVAL_S = 30.0
+"""Between two looks at the whole queue, or at all nodes, while the Job waits for them."""
 NO_NODE = ("no node: ", "topology ")
 """In the scheduler's and in Kueue's words for why a Job waits."""
 NOT_YET_RUNNING = ("queued", "preempted", "admitted", "starting")
@@ -81,27 +82,31 @@ def follow(
     `settings.patience_s`: the Job goes on then.
     """
     follower = _Follower(server, settings, run, name, resources, progress)
-    lists = {
-        api.JOBS: {"fieldSelector": f"metadata.name={name}"},
-        api.PODS: {"labelSelector": f"{JOB_NAME_LABEL}={name}"},
-        api.WORKLOADS: {},
-    }
+    watches: dict[str, Watched] = {}
+    uid = ""
     with ExitStack() as stack:
-        watches = [
-            stack.enter_context(
-                Watched(server, namespace_of(path, settings.namespace), signals.changed, **which)
+
+        def watch(path: str, **which: str) -> None:
+            watched = Watched(
+                server, namespace_of(path, settings.namespace), signals.changed, **which
             )
-            for path, which in lists.items()
-        ]
-        _wait_for_lists(watches, signals, settings.patience_s)
+            watches[path] = stack.enter_context(watched)
+
+        watch(api.JOBS, fieldSelector=f"metadata.name={name}")
+        watch(api.PODS, labelSelector=f"{JOB_NAME_LABEL}={name}")
         while True:
+            _wait_for_lists(watches.values(), signals, settings.patience_s)
             signals.changed.clear()
             if not signals.came:
-                _require_answers(watches, settings.patience_s)
-            jobs, pods, workloads = (one.objects() for one in watches)
-            job = jobs.get(name)
-            workload = workload_of(workloads.values(), job)
-            seen = Seen(job, tuple(pods.values()), workload, time.time())
+                _require_answers(watches.values(), settings.patience_s)
+            job = watches[api.JOBS].objects().get(name)
+            if job is not None and job["metadata"]["uid"] != uid:  # new, or made anew
+                uid = job["metadata"]["uid"]
+                watch(api.WORKLOADS, labelSelector=f"{JOB_UID_LABEL}={uid}")
+                continue
+            workloads = watches[api.WORKLOADS].objects().values() if uid else ()
+            pods = tuple(watches[api.PODS].objects().values())
+            seen = Seen(job, pods, workload_of(workloads, job), time.time())
             progress.relay()
             if signals.is_cancelled:
                 return follower.cancelled()
@@ -109,11 +114,18 @@ def follow(
                 raise InfraError(
                     f"stopped watching; the Job {name} goes on", "run it again to adopt it"
                 )
-            follower.show(seen, workloads)
+            follower.show(seen)
             found = follower.ended(seen)
             if found is not None:
                 return found
             signals.changed.wait(TICK_S)
+
+
+@dataclass
+class _Looked:
+    said: str
+    at: float
+    """Monotonic seconds."""
 
 
 class _Follower:
@@ -129,23 +141,22 @@ class _Follower:
         self._wait_s = resources.grace_s + settings.lost_s
         """How long pods may take to end."""
         self._asked_at, self._gone_at = -ASK_INTERVAL_S, 0.0
-        self._kept_out, self._nodes_asked_at = "", -NODES_INTERVAL_S
+        self._kept_out = _Looked("", -LOOK_INTERVAL_S)
+        self._place = _Looked("", -LOOK_INTERVAL_S)
 
-    def show(self, seen: Seen, workloads: Mapping[str, Object]) -> None:
+    def show(self, seen: Seen) -> None:
         """Say where the Job is; with its place in the queue and the cluster's warnings while it waits."""
         self._tell_gang(seen)
         now = situation(seen)
         if now.state in NOT_YET_RUNNING and time.monotonic() - self._asked_at > ASK_INTERVAL_S:
             self._asked_at = time.monotonic()
             self._tell_warnings(seen)
+        told = [now.detail]
         if seen.workload and now.state in ("queued", "preempted"):
-            place = order_in_queue(seen.workload, list(workloads.values()))
-            if place:
-                detail = f"place {place[0]} of {place[1]}; {now.detail}".rstrip("; ")
-                now = replace(now, detail=detail)
+            told.insert(0, self._looked(self._place, partial(self._place_in, seen.workload)))
         if any(words in now.detail for words in NO_NODE):
-            now = replace(now, detail="; ".join(filter(None, (now.detail, self._sick_nodes()))))
-        self._progress.show(now)
+            told.append(self._looked(self._kept_out, self._sick_nodes))
+        self._progress.show(replace(now, detail="; ".join(filter(None, told))))
 
     def ended(self, seen: Seen) -> Verdict | None:
         """The verdict once there is one, and nothing runs any more; else None."""
@@ -226,14 +237,24 @@ class _Follower:
             path.parent.mkdir(exist_ok=True)
             outcome.write_json(path, members)
 
+    def _looked(self, known: "_Looked", look: Callable[[], str]) -> str:
+        """What `look` says, asked now and then only; what it said before, while the server is away."""
+        if time.monotonic() - known.at > LOOK_INTERVAL_S:
+            known.at = time.monotonic()
+            with suppress(Away, Refused):
+                known.said = look()
+        return known.said
+
+    def _place_in(self, workload: Object) -> str:
+        path = namespace_of(api.WORKLOADS, self._namespace)
+        waiting = self._server.get(path, fieldSelector=api.NOT_ADMITTED)["items"]
+        place = order_in_queue(workload, waiting)
+        return f"place {place[0]} of {place[1]}" if place else ""
+
     def _sick_nodes(self) -> str:
         """Which nodes are kept out: the scheduler counts taints and does not name them."""
-        if time.monotonic() - self._nodes_asked_at > NODES_INTERVAL_S:
-            self._nodes_asked_at = time.monotonic()
-            with suppress(Away, Refused):
-                nodes = self._server.get(api.NODES, resourceVersion="0")["items"]
-                self._kept_out = checks.kept_out(nodes, self._resources)
-        return self._kept_out
+        nodes = self._server.get(api.NODES, resourceVersion="0")["items"]
+        return checks.kept_out(nodes, self._resources)
 
     def _tell_warnings(self, seen: Seen) -> None:
         """Say what the cluster warns of: each event once. It is a help, so a server that is away is none."""
@@ -254,7 +275,7 @@ def said_in_pod(run_dir: Path, attempt: int) -> Outcome | None:
     return said if said is not None and said.attempt == attempt else None
 
 
-def _wait_for_lists(watches: list[Watched], signals: Signals, patience_s: float) -> None:
+def _wait_for_lists(watches: Iterable[Watched], signals: Signals, patience_s: float) -> None:
     deadline = time.monotonic() + patience_s
     while not (signals.came or all(one.listed.is_set() for one in watches)):
         signals.changed.clear()
@@ -263,7 +284,7 @@ def _wait_for_lists(watches: list[Watched], signals: Signals, patience_s: float)
         signals.changed.wait(TICK_S)
 
 
-def _require_answers(watches: list[Watched], patience_s: float) -> None:
+def _require_answers(watches: Iterable[Watched], patience_s: float) -> None:
     for one in watches:
         if one.refusal:
             raise api.refusal(one.refusal)

@@ -6,9 +6,10 @@ this one stopped reading its log.
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from components.contract import Json
@@ -34,6 +35,9 @@ from tasks.cluster.seen import finished
 from tasks.config import Settings, StageResources
 from tasks.outcome import Outcome
 from tasks.run_dir import RunDir, read_request
+
+KEPT_S = 3600
+"""How long a Job is there after its end has been told, for whoever looks."""
 
 
 class KubernetesLauncher:
@@ -70,12 +74,17 @@ class KubernetesLauncher:
             if job is not None:
                 progress.say(f"adopted the Job {name}")
                 self._sign(job)
+                if not finished(job):  # whoever made it may have died before it made its Service
+                    _, *others = self._rendered(run, request, resources)
+                    self._create_services(others, job, progress)
             elif said_in_pod(run.path, request["attempt"]) is None:
                 self._clear_away(run, name, resources, progress)
                 self._submit(run, request, resources, progress)
             found = follow(self._api, self._settings, run, name, resources, progress, self._signals)
         said = said_in_pod(run.path, request["attempt"])
         settle(run.path)
+        if found.kind == "ok":
+            self._let_go(name)
         ended = replace(
             said or _blank(run, began_at),
             kind=found.kind, message=found.message, hint=found.hint,
@@ -96,6 +105,12 @@ class KubernetesLauncher:
         if not finished(job):
             with suppress(Refused, Away):
                 self._api.patch(path, {"metadata": {"annotations": {FLOW_RUN: flow_run}}})
+
+    def _let_go(self, name: str) -> None:
+        """Let the Job be removed soon: nobody will ask for it again. One that failed is kept for people."""
+        with suppress(Refused, Away):
+            path = namespace_of(api.JOBS, self._settings.namespace, name)
+            self._api.patch(path, {"spec": {"ttlSecondsAfterFinished": KEPT_S}})
 
     def _find(self, name: str, pause: Callable[[float], object]) -> Object | None:
         path = namespace_of(api.JOBS, self._settings.namespace, name)
@@ -131,31 +146,38 @@ class KubernetesLauncher:
     ) -> None:  # fmt: skip
         nodes = self._ask(lambda: self._api.get(api.NODES), progress)
         checks.require_fit(nodes["items"], run.stage, resources)
-        place = self._place(run.root)
         avoid = checks.avoidable(nodes["items"], request["avoid_nodes"], resources)
-        attempt = Attempt(
-            run.stage, run.key, request["attempt"], run.path, request["flow_run"], tuple(avoid)
-        )
-        job, *others = render(load_template(run.root), attempt, resources, place)
-        _hand_over(run, place)
-        path = namespace_of(api.JOBS, place.namespace)
+        job, *others = self._rendered(run, request, resources, avoid)
+        _hand_over(run, self._place(run.root))
+        path = namespace_of(api.JOBS, self._settings.namespace)
         try:
             made = self._ask(lambda: self._api.create(path, job), progress)
         except Refused as no:
             if no.status != 409:  # another launch of the same attempt was faster
                 raise
             made = self._ask(lambda: self._api.get(f"{path}/{job['metadata']['name']}"), progress)
-        for service in others:
-            self._create_service(owned(service, made), progress)
+        self._create_services(others, made, progress)
         progress.say(f"submitted the Job {job['metadata']['name']} to the queue {resources.queue}")
 
-    def _create_service(self, service: Object, progress: JobProgress) -> None:
+    def _rendered(
+        self, run: RunDir, request: Mapping[str, Json], resources: StageResources,
+        avoid: Sequence[str] = (),
+    ) -> list[Object]:  # fmt: skip
+        attempt = Attempt(
+            run.stage, run.key, request["attempt"], run.path, request["flow_run"], tuple(avoid)
+        )
+        return render(load_template(run.root), attempt, resources, self._place(run.root))
+
+    def _create_services(
+        self, services: Sequence[Object], job: Object, progress: JobProgress
+    ) -> None:
         path = namespace_of(api.SERVICES, self._settings.namespace)
-        try:
-            self._ask(lambda: self._api.create(path, service), progress)
-        except Refused as no:
-            if no.status != 409:  # made by another launch
-                raise
+        for service in services:
+            try:
+                self._ask(partial(self._api.create, path, owned(service, job)), progress)
+            except Refused as no:
+                if no.status != 409:  # made before
+                    raise
 
     def _place(self, root: Path) -> Place:
         settings = self._settings

@@ -165,6 +165,7 @@ def _environment(
     # One for each GPU, of a stage that spreads over them; another would run whole on each.
     num_ranks = resources.ranks_on_a_node if attempt.stage in ON_MANY_RANKS else 1
     values = {
+        "HEADRACE_ATTEMPT": str(attempt.number),
         "PYTHONPATH": str(place.root) if place.is_dev else "/app",
         "HEADRACE_NUM_WORKERS": str(max(1, int(resources.cpu))),
         # The pod needs a moment of its own to say how it ended.

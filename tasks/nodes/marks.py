@@ -19,8 +19,16 @@ Taint = dict[str, str]
 
 
 def taints_of(record: Record) -> list[Taint]:
-    """Ours. NoExecute, which ends pods at once, only after a fatal failure and once the drain begins."""
+    """Ours. NoExecute, which ends pods at once, only after a fatal failure and once the drain begins.
+
+    A node that failed once is the last choice, and no more: one failure may have been the pod's.
+    """
     taints = []
+    if record.state == "suspect":
+        causes = [incident.cause for incident in record.incidents[-1:]] or [record.cause]
+        taints.append(
+            {"key": UNHEALTHY_TAINT, "value": slug(causes[0]), "effect": "PreferNoSchedule"}
+        )
     if record.state in ("quarantined", "draining", "repairing", "retired"):
         at_once = record.fatal and record.state in ("draining", "repairing")
         taints.append(

@@ -139,6 +139,14 @@ def test_while_all_nodes_are_sick_a_stage_waits_with_the_reason_in_view(place: P
     assert outcome_of(place, "source")["kind"] == "ok", said
 
 
+def test_a_volume_that_is_not_there_is_the_users_affair(place: Place) -> None:
+    said = launch(place, HEADRACE_CLAIM="nothing", HEADRACE_PULL_PATIENCE_S="3")
+    assert "source: user error: no volume for the pod: " in said
+    assert 'persistentvolumeclaim "nothing" not found' in said
+    assert "HEADRACE_CLAIM names it" in said
+    wait_for(lambda: jobs(place) == [], 30)
+
+
 def test_a_stage_that_writes_more_scratch_than_it_asked_for_is_the_users_affair(
     place: Place,
 ) -> None:

@@ -68,7 +68,7 @@ def test_the_chain_runs_as_jobs_and_publishes_what_it_does_on_one_machine(
     here = projects.copy(template, tmp_path / "here")
     toy.dvc(here, "repro")
     assert artifacts(place.root) == artifacts(here)
-    assert len(jobs(place)) == 4
+    assert [job["spec"]["ttlSecondsAfterFinished"] for job in jobs(place)] == [3600] * 4
     assert "join: 2/2 steps 100%" in said
     assert outcome_of(place, "join")["node"] == "dev-1"
 

@@ -222,7 +222,14 @@ def test_whoever_waits_can_be_called_away() -> None:
 @pytest.mark.parametrize(
     ("raised", "kind", "words"),
     [
-        (Refused(403, "Forbidden", "may not"), InfraError, "Kubernetes refuses: may not"),
+        (Refused(403, "Forbidden", "may not"), UserError, "Kubernetes refuses: may not"),
+        (
+            Refused(403, "Forbidden", "exceeded quota: a"),
+            InfraError,
+            "Kubernetes refuses: exceeded quota: a",
+        ),
+        (Refused(401, "Unauthorized", "old"), InfraError, "Kubernetes refuses: old"),
+        (Refused(404, "NotFound", "no namespace"), UserError, "Kubernetes refuses: no namespace"),
         (Refused(422, "Invalid", "wrong"), UserError, "Kubernetes refuses: wrong"),
         (Refused(400, "BadRequest", "wrong"), UserError, "Kubernetes refuses: wrong"),
         (Away("gone"), InfraError, "Kubernetes does not answer: gone"),

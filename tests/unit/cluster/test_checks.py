@@ -194,8 +194,17 @@ def test_a_stage_that_asks_for_what_only_two_nodes_have_together_is_refused_in_t
     with pytest.raises(UserError) as caught:
         require_fit(nodes, "sft", resources(cpu=8, memory_gib=64, gpus=1))
     assert caught.value.message == (
-        "no node can hold sft: it asks for 8 cores, 64.0 GiB, 1 GPUs, and no single one has all of it"
+        "no node can hold sft: it asks for 8 cores, 64.0 GiB, 2.0 GiB of disk, 1 GPUs, "
+        "and no single one has all of it"
     )
+
+
+def test_a_stage_that_asks_for_more_scratch_than_any_disk_has_is_refused() -> None:
+    small = node("64", "256Gi")
+    small["status"]["allocatable"]["ephemeral-storage"] = "100Gi"
+    require_fit([small], "sft", resources(cpu=8, memory_gib=64, scratch_gib=99))
+    with pytest.raises(UserError, match=r"asks for 101\.0 GiB of disk; the largest has 100\.0 GiB"):
+        require_fit([small], "sft", resources(cpu=8, memory_gib=64, scratch_gib=100))
 
 
 def test_sick_nodes_are_avoided_where_another_could_hold_the_stage() -> None:

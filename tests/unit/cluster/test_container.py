@@ -115,6 +115,17 @@ def test_without_a_request_the_volume_is_not_the_launchers(run: RunDir) -> None:
     assert "is the shared volume mounted at the same path" in last().hint
 
 
+def test_a_pod_of_a_past_attempt_that_begins_late_touches_nothing(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = json.loads(run.request.read_text()) | {"attempt": 2}
+    run.request.write_text(json.dumps(request))
+    monkeypatch.setenv("HEADRACE_ATTEMPT", "1")
+    assert container.main() == 75
+    assert last().message == "a pod of attempt 1, and attempt 2 has the work"
+    assert not (run.path / "pods").exists()
+
+
 def test_code_that_is_not_the_projects_is_the_users_affair(run: RunDir) -> None:
     request = json.loads(run.request.read_text()) | {"code": {"components/errors.py": "other"}}
     run.request.write_text(json.dumps(request))

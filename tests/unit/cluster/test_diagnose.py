@@ -192,6 +192,38 @@ def test_a_registry_that_does_not_answer_has_its_time_from_the_first_try() -> No
     assert "Temporary failure in name resolution" in found.message
 
 
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [("CreateContainerConfigError", "user"), ("CreateContainerError", "infra")],
+)
+def test_a_container_that_cannot_start_has_the_time_of_a_registry(reason: str, kind: str) -> None:
+    full = copy.deepcopy(seen("image-no-registry"))
+    (pod,) = full.pods
+    began_at = instant(pod["status"]["startTime"])
+    for container in (
+        pod["status"].get("initContainerStatuses", []) + pod["status"]["containerStatuses"]
+    ):
+        container["state"] = {"waiting": {"reason": reason, "message": 'secret "a" not found'}}
+    assert hope(full, began_at + PULL_PATIENCE_S - 1) is None
+    found = hope(full, began_at + PULL_PATIENCE_S + 1)
+    assert found is not None
+    assert (found.kind, found.node) == (kind, "dev-1")
+    assert found.message.endswith(f'cannot start on dev-1: {reason} secret "a" not found')
+
+
+def test_a_pod_without_its_volume_is_the_users_affair_and_one_without_a_node_waits() -> None:
+    full = copy.deepcopy(seen("no-node"))
+    (pod,) = full.pods
+    late = instant(pod["metadata"]["creationTimestamp"]) + PULL_PATIENCE_S + 1
+    assert hope(full, late) is None
+    (unplaced,) = [one for one in pod["status"]["conditions"] if one["type"] == "PodScheduled"]
+    unplaced["message"] = '0/1 nodes are available: persistentvolumeclaim "nfs" not found. still'
+    assert hope(full, late - 2) is None
+    found = hope(full, late)
+    assert found is not None
+    assert (found.kind, found.message) == ("user", f"no volume for the pod: {unplaced['message']}")
+
+
 def test_a_pod_that_a_node_does_not_end_in_time_makes_the_node_a_sick_one() -> None:
     full = seen("silent-node")
     (pod,) = full.pods

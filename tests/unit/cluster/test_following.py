@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from components.errors import InfraError
+from components.errors import InfraError, UserError
 from tasks.cluster import api, cancel, following, watching
 from tasks.cluster.api import Api, namespace_of
 from tasks.cluster.diagnose import Verdict
@@ -267,7 +267,7 @@ def test_a_server_that_stays_away_is_left_with_the_job_as_it_is(run: RunDir) -> 
 @pytest.mark.parametrize("refused", [JOBS, PODS, WORKLOADS])
 def test_a_right_that_is_missing_is_named(run: RunDir, refused: str) -> None:
     routes = told("running") | {("GET", refused): [refuses(403, "Forbidden", "may not list it")]}
-    with routed(routes) as (_, server), pytest.raises(InfraError, match="may not list it"):
+    with routed(routes) as (_, server), pytest.raises(UserError, match="may not list it"):
         followed(server, run, name_of("running"))
 
 

@@ -128,7 +128,7 @@ def test_a_gang_without_its_service_is_not_left_to_wait_for_it(
     routes["POST", SERVICES] = [refuses(403, "Forbidden", "may not create services")]
     with (
         launching(run.root, routes, monkeypatch) as (_, launcher),
-        pytest.raises(InfraError, match="Kubernetes refuses: may not create services"),
+        pytest.raises(UserError, match="Kubernetes refuses: may not create services"),
     ):
         launcher.run(run, of_one(num_nodes=2, min_nodes=2))
 
@@ -150,10 +150,11 @@ def test_of_two_who_make_the_same_job_the_second_takes_the_firsts(
     ("refused", "no", "kind", "words"),
     [
         (("POST", JOBS), refuses(422, "Invalid", "wrong"), UserError, "Kubernetes refuses: wrong"),
-        (("POST", JOBS), refuses(403, "Forbidden", "quota"), InfraError, "Kubernetes refuses: quota"),
-        (("GET", api.NODES), refuses(403, "Forbidden", "no"), InfraError, "Kubernetes refuses: no"),
+        (("POST", JOBS), refuses(403, "Forbidden", "exceeded quota: x"), InfraError, "exceeded quota"),
+        (("POST", JOBS), refuses(404, "NotFound", "no such namespace"), UserError, "no such namespace"),
+        (("GET", api.NODES), refuses(403, "Forbidden", "no"), UserError, "Kubernetes refuses: no"),
         (("GET", JOB), refuses(401, "Unauthorized"), InfraError, "Kubernetes refuses: Unauthorized"),
-        (("GET", JOBS), refuses(403, "Forbidden", "no"), InfraError, "Kubernetes refuses: no"),
+        (("GET", JOBS), refuses(403, "Forbidden", "no"), UserError, "Kubernetes refuses: no"),
     ],
 )  # fmt: skip
 def test_a_no_to_anything_is_an_error_that_says_who_must_act(
@@ -179,8 +180,31 @@ def test_a_job_that_is_there_is_adopted(run: RunDir, monkeypatch: pytest.MonkeyP
         assert launcher.goes_on(run, BEFORE)
         assert launcher.run(run, of_one()).ok
         assert server.was_asked("POST", JOBS) == []
-        (note,) = server.was_asked("PATCH", JOB)
+        note, kept = server.was_asked("PATCH", JOB)
     assert note == {"metadata": {"annotations": {"headrace.dev/flow-run": "a-flow"}}}
+    assert kept == {"spec": {"ttlSecondsAfterFinished": 3600}}
+
+
+def test_a_gang_that_is_adopted_gets_the_service_that_its_maker_did_not_live_to_make(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pod_says(run, "a", said("ok", 0))
+    job = complete_job()
+    job["status"] = {}
+    routes = routes_of_a_new_job() | {("GET", JOB): [says(job)]}
+    routes["GET", JOBS].pop(0)
+    with launching(run.root, routes, monkeypatch) as (server, launcher):
+        launcher.run(run, of_one(num_nodes=2, min_nodes=2))
+        assert server.was_asked("POST", JOBS) == []
+        (service,) = server.was_asked("POST", SERVICES)
+    (owner,) = service["metadata"]["ownerReferences"]
+    assert owner["uid"] == job["metadata"]["uid"]
+
+
+def test_a_job_that_failed_is_kept_for_people(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    with launching(run.root, routes_of_a_new_job(), monkeypatch) as (server, launcher):
+        assert not launcher.run(run, of_one()).ok  # its result is not on the volume
+        assert server.was_asked("PATCH", JOB) == []
 
 
 def test_a_job_that_a_person_adopts_is_no_more_the_flows_whose_end_would_end_it(
@@ -193,7 +217,7 @@ def test_a_job_that_a_person_adopts_is_no_more_the_flows_whose_end_would_end_it(
     routes["GET", JOBS].pop(0)
     with launching(run.root, routes, monkeypatch) as (server, launcher):
         launcher.run(run, of_one())
-        (note,) = server.was_asked("PATCH", JOB)
+        note, _ = server.was_asked("PATCH", JOB)
     assert note == {"metadata": {"annotations": {"headrace.dev/flow-run": ""}}}
 
 

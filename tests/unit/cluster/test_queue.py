@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.errors import InfraError
+from components.errors import InfraError, UserError
 from tasks.cluster import api, queue
 from tasks.cluster.api import namespace_of
 from tasks.cluster.queue import rows, show, shown_age
@@ -153,7 +153,7 @@ def test_a_missing_right_and_a_server_that_stays_away_are_errors_that_say_so(
     routes = a_cluster() | {("GET", PODS): [refuses(403, "Forbidden", "may not list pods")]}
     with routed(routes) as (server, _):
         settings = asking(tmp_path, monkeypatch, server.port)
-        with pytest.raises(InfraError, match="Kubernetes refuses: may not list pods"):
+        with pytest.raises(UserError, match="Kubernetes refuses: may not list pods"):
             show(settings, as_json=True, with_ended=False)
     monkeypatch.setattr(queue, "ANSWER_S", 0.01)
     with pytest.raises(InfraError, match="Kubernetes does not answer"):

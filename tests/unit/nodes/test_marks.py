@@ -13,7 +13,7 @@ FATAL = failure("pod:1", NOW, fatal=True).incident
 FOREIGN = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
 WANTED = {
     "healthy": [],
-    "suspect": [],
+    "suspect": [("headrace.dev/unhealthy", "ecc", "PreferNoSchedule")],
     "quarantined": [("headrace.dev/unhealthy", "ecc", "NoSchedule")],
     "draining": [("headrace.dev/unhealthy", "ecc", "NoSchedule")],
     "repairing": [("headrace.dev/unhealthy", "ecc", "NoSchedule")],
