@@ -35,6 +35,9 @@ def load_operators(folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["TORCH_EXTENSIONS_DIR"] = str(folder)
+    # Of its own accord torch starts a compiler on every core of the machine, each of a GiB: more
+    # than a pod with a share of the machine has.
+    os.environ.setdefault("MAX_JOBS", str(torch.get_num_threads()))
     with (folder / "compiling").open("w") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
         for left_behind in folder.glob("*/lock"):
