@@ -69,7 +69,7 @@ def reproduce(
 
     `say` gets each line that DVC and the stage print, as they print it.
     """
-    repair_dvc_files(root)
+    repair_dvc_files(root, say)
     if not pull:
         _require_inputs(root, stage)
     before = latest_at(root, stage)
@@ -175,7 +175,7 @@ def changed_stages(root: Path) -> dict[str, list[str]]:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    repair_dvc_files(root)
+    repair_dvc_files(root, _print)
     try:
         with Repo(str(root)) as repo:
             status = repo.status()
@@ -215,7 +215,7 @@ def accept(root: Path, stage: str) -> None:
     """Record the stage's code as it is, with the output it has. Raises StageError if DVC does not."""
     require_code_alone(root, stage)
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", "commit", "--force", stage], cwd=root, check=False
+        [sys.executable, "-m", "tasks.dvc_files", "commit", "--force", stage], cwd=root, check=False
     )
     if done.returncode:
         raise StageError(f"dvc commit {stage} ended with {done.returncode}", "see above")

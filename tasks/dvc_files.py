@@ -1,8 +1,13 @@
-"""The files that DVC writes in place, and that a kill or a full disk would leave empty or torn."""
+"""The files that DVC writes in place, and that a kill or a full disk would leave empty or torn.
+
+`python -m tasks.dvc_files ARGUMENTS` is `dvc ARGUMENTS`, with dvc.lock written whole.
+"""
 
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -21,6 +26,7 @@ def write_dvc_lock_whole(root: Path) -> None:
     @contextmanager
     def change_whole(path: str, fs: Any = None) -> Iterator[Any]:
         copy = root / ".dvc" / "tmp" / f"{Path(path).name}.{os.getpid()}"
+        copy.unlink(missing_ok=True)  # of a process before this one with its number
         try:
             if os.path.exists(path):
                 shutil.copy(path, copy)
@@ -33,30 +39,51 @@ def write_dvc_lock_whole(root: Path) -> None:
     dvcfile.modify_yaml = change_whole
 
 
-def repair_dvc_files(root: Path) -> None:
+def repair_dvc_files(root: Path, say: Callable[[str], object]) -> None:
     """Set aside what a killed `dvc` left half-written: its own lock file, and dvc.lock.
 
-    Locks that are whole DVC judges itself, by PID. Without dvc.lock it takes every output from its
-    cache again. Each is looked at under the lock that DVC holds while it writes it, so that a file
-    that is being written is not taken for a broken one.
+    Locks that are whole DVC judges itself, by PID. In place of a broken dvc.lock git's is taken; what
+    that does not tell of, DVC takes from its cache of runs. Each file is looked at under the lock that
+    DVC holds while it writes it, so that one that is being written is not taken for a broken one.
     """
     own = root / ".dvc" / "tmp"
-    _set_broken_aside(own / "rwlock", own / "rwlock.lock", _is_rwlock)
-    _set_broken_aside(root / "dvc.lock", own / "lock", _is_dvc_lock)
+    _set_broken_aside(own / "rwlock", own / "rwlock.lock", is_rwlock)
+    lock = root / "dvc.lock"
+    aside = _set_broken_aside(lock, own / "lock", is_dvc_lock)
+    if aside is not None:
+        is_gits = not lock.exists() and _take_gits(root, lock, own)
+        instead = "git's is taken" if is_gits else "DVC makes it again from its cache"
+        say(f"dvc.lock was cut short: {instead}; it lies in {aside.relative_to(root)}")
 
 
-def _set_broken_aside(path: Path, guard: Path, is_whole: Callable[[Path], bool]) -> None:
+def _take_gits(root: Path, lock: Path, own: Path) -> bool:
+    command = ["git", "show", f"HEAD:./{lock.name}"]
+    shown = subprocess.run(command, cwd=root, capture_output=True, check=False)
+    copy = own / f"{lock.name}.{os.getpid()}"
+    copy.write_bytes(shown.stdout)
+    if shown.returncode or not is_dvc_lock(copy):
+        copy.unlink()
+        return False
+    os.replace(copy, lock)
+    return True
+
+
+def _set_broken_aside(path: Path, guard: Path, is_whole: Callable[[Path], bool]) -> Path | None:
+    """Where the file is now; None if it is whole, absent, or being written."""
     from zc.lockfile import LockError, LockFile
 
-    with suppress(FileNotFoundError, LockError):  # gone, or being written
+    with suppress(FileNotFoundError, LockError):
         if is_whole(path):
-            return
+            return None
         with closing(LockFile(str(guard))):
             if not is_whole(path):
-                os.replace(path, guard.with_name(f"{path.name}.broken"))
+                aside = guard.with_name(f"{path.name}.broken")
+                os.replace(path, aside)
+                return aside
+    return None
 
 
-def _is_rwlock(path: Path) -> bool:
+def is_rwlock(path: Path) -> bool:
     from dvc.rwlock import SCHEMA
     from voluptuous import Invalid
 
@@ -67,14 +94,27 @@ def _is_rwlock(path: Path) -> bool:
     return True
 
 
-def _is_dvc_lock(path: Path) -> bool:
-    """Whether DVC could read it, or a person must see it."""
+def is_dvc_lock(path: Path) -> bool:
+    """Whether DVC can read it, or a person must see it."""
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
+    from voluptuous import Invalid
 
     text = path.read_text(encoding="utf-8", errors="replace")
     try:
-        lock = YAML(typ="safe").load(text)
-    except YAMLError:
+        COMPILED_LOCKFILE_SCHEMA(YAML(typ="safe").load(text))
+    except (YAMLError, Invalid):
         return CONFLICT in text
-    return isinstance(lock, dict) and "schema" in lock
+    return True
+
+
+def main() -> int:
+    from dvc.cli import main as dvc
+
+    write_dvc_lock_whole(Path.cwd())
+    return int(dvc(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

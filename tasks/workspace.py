@@ -150,7 +150,7 @@ def run_git(root: Path, *arguments: str) -> str:
 
 
 def run_dvc(root: Path, *arguments: str, check: bool = True) -> str:
-    return _run(root, [sys.executable, "-m", "dvc", *arguments], check=check)
+    return _run(root, [sys.executable, "-m", "tasks.dvc_files", *arguments], check=check)
 
 
 def _run(root: Path, command: list[str], *, check: bool = True) -> str:

@@ -127,15 +127,16 @@ def check_disk_space(disk: DiskReading, limits: NodeLimits) -> Finding:
     whose = "; a shared volume, so not this node's fault" if disk.shared else ""
     most = limits.disk_used_fraction_max
     inodes = disk.inodes_used_fraction
-    if inodes is not None and inodes > most:
-        message = f"{disk.path}: {inodes:.0%} of its inodes used, allowed {most:.0%}{whose}"
-        return Finding("disk_space", nearly, message, False, None, 100 * inodes, 100 * most, "%")
     if disk.free_gib < limits.disk_free_gib_min:
         message = f"{disk.path}: {disk.free_gib:.2f} GiB free, needs {limits.disk_free_gib_min:g}"
         least = limits.disk_free_gib_min
         return Finding(
             "disk_space", full, message + whose, False, None, disk.free_gib, least, "GiB"
         )
+    if inodes is not None and inodes > most:
+        status = full if inodes >= 1 else nearly
+        message = f"{disk.path}: {inodes:.0%} of its inodes used, allowed {most:.0%}{whose}"
+        return Finding("disk_space", status, message, False, None, 100 * inodes, 100 * most, "%")
     used = disk.used_fraction
     status = nearly if used > most else "ok"
     message = f"{disk.path}: {used:.0%} used, allowed {most:.0%}, {disk.free_gib:.0f} GiB free"

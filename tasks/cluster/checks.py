@@ -105,10 +105,7 @@ def _wanted(resources: StageResources) -> dict[str, float]:
 
 
 def _has(node: Object, name: str) -> float:
-    has = node["status"].get("allocatable", {})
-    if name == "ephemeral-storage" and name not in has:  # a kubelet need not count it
-        return float("inf")
-    return quantity(has.get(name, "0"))
+    return quantity(node["status"].get("allocatable", {}).get(name, "0"))
 
 
 def _fits(node: Object, wanted: Mapping[str, float]) -> bool:

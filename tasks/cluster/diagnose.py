@@ -32,11 +32,7 @@ ERROR_OF_EXIT_CODE: Mapping[int, type[StageError]] = {
 AGAIN = "run it again: it goes on from its last checkpoint"
 USELESS_PULLS = ("InvalidImageName", "ErrImageNeverPull")
 FAILED_PULLS = ("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", *USELESS_PULLS)
-FAILED_STARTS: Mapping[str, type[StageError]] = {
-    "CreateContainerConfigError": UserError,
-    "CreateContainerError": InfraError,
-    "RunContainerError": InfraError,
-}
+FAILED_STARTS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 BY_A_SIGNAL = (137, 143)
 """The exit codes of SIGKILL and SIGTERM."""
 NO_CLAIM = re.compile(r'persistentvolumeclaim "[^"]*" not found')
@@ -78,11 +74,7 @@ def hopeless(seen: Seen, lost_s: float, pull_patience_s: float) -> Verdict | Non
     if found:
         return found
     for pod in seen.pods:
-        found = (
-            _pull_failed(pod, seen.at, pull_patience_s)
-            or _cannot_start(pod, seen.at, pull_patience_s)
-            or _is_lost(pod, seen.at, lost_s)
-        )
+        found = _pull_failed(pod, seen.at, pull_patience_s) or _is_lost(pod, seen.at, lost_s)
         if found:
             return found
     # Of a node that is shut down a kubelet says TerminationByKubelet too; but not Evicted.
@@ -207,11 +199,12 @@ def _given_up(workload: Object | None) -> Verdict | None:
 
 
 def _pull_failed(pod: Object, now: float, patience_s: float) -> Verdict | None:
+    since = instant(pod["status"].get("startTime") or pod["metadata"].get("creationTimestamp"))
     for container, reason, said in _waiting(pod):
         if reason not in FAILED_PULLS:
             continue
         is_absent = reason in USELESS_PULLS or "not found" in said
-        if is_absent or _waited_s(pod, now) > patience_s:
+        if is_absent or now - since > patience_s:
             kind = UserError if is_absent else InfraError
             return Verdict(
                 kind.kind,
@@ -222,15 +215,18 @@ def _pull_failed(pod: Object, now: float, patience_s: float) -> Verdict | None:
     return None
 
 
-def _cannot_start(pod: Object, now: float, patience_s: float) -> Verdict | None:
-    """For what a kubelet or the scheduler tries over and over, and nobody mends by waiting."""
-    if _waited_s(pod, now) <= patience_s:
-        return None
+def stuck(seen: Seen) -> Verdict | None:
+    """What keeps a pod from starting now: if that lasts, waiting does not mend it."""
+    return next((one for one in map(_cannot_start, seen.pods) if one), None)
+
+
+def _cannot_start(pod: Object) -> Verdict | None:
     node = pod["spec"].get("nodeName", "")
     for container, reason, said in _waiting(pod):
         if reason in FAILED_STARTS:
+            is_absent = reason == "CreateContainerConfigError" and "not found" in said
             return Verdict(
-                FAILED_STARTS[reason].kind,
+                (UserError if is_absent else InfraError).kind,
                 f"{container['name']} cannot start on {node}: {reason} {said}".rstrip(),
                 f"`kubectl describe pod {pod['metadata']['name']}` says more",
                 node,
@@ -248,11 +244,6 @@ def _waiting(pod: Object) -> Iterator[tuple[Object, str, str]]:
     for container in containers(pod):
         waiting = (container.get("state") or {}).get("waiting") or {}
         yield container, waiting.get("reason", ""), first_line(waiting.get("message", ""))
-
-
-def _waited_s(pod: Object, now: float) -> float:
-    since = pod["status"].get("startTime") or pod["metadata"].get("creationTimestamp")
-    return now - instant(since)
 
 
 def _is_lost(pod: Object, now: float, lost_s: float) -> Verdict | None:

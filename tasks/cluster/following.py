@@ -16,7 +16,7 @@ from tasks.claim import GANG, PLACES, place_of
 from tasks.cluster import api, checks
 from tasks.cluster.api import Api, Away, Object, Refused, namespace_of
 from tasks.cluster.cancel import cancel, pods_are_gone
-from tasks.cluster.diagnose import Verdict, hopeless, verdict
+from tasks.cluster.diagnose import Verdict, hopeless, stuck, verdict
 from tasks.cluster.progress import JobProgress
 from tasks.cluster.seen import JOB_NAME_LABEL, JOB_UID_LABEL, Seen, finished, workload_of
 from tasks.cluster.situation import Situation, gang, order_in_queue, situation
@@ -143,6 +143,7 @@ class _Follower:
         self._asked_at, self._gone_at = -ASK_INTERVAL_S, 0.0
         self._kept_out = _Looked("", -LOOK_INTERVAL_S)
         self._place = _Looked("", -LOOK_INTERVAL_S)
+        self._stuck_since = time.monotonic()
 
     def show(self, seen: Seen) -> None:
         """Say where the Job is; with its place in the queue and the cluster's warnings while it waits."""
@@ -172,7 +173,7 @@ class _Follower:
                 self._progress.relay()
                 self._tell_warnings(seen)
                 return verdict(self._again(seen, its_pods), self._resources.memory_gib)
-        found = hopeless(seen, self._lost_s, self._pull_patience_s)
+        found = hopeless(seen, self._lost_s, self._pull_patience_s) or self._still_stuck(seen)
         if found is not None:
             self._tell_warnings(seen)
             cancel(
@@ -181,6 +182,13 @@ class _Follower:
             )  # fmt: skip
             self._progress.relay()
         return found
+
+    def _still_stuck(self, seen: Seen) -> Verdict | None:
+        """What has kept a pod from starting for so long that it will not pass."""
+        found = stuck(seen)
+        if found is None:
+            self._stuck_since = time.monotonic()
+        return found if time.monotonic() - self._stuck_since > self._pull_patience_s else None
 
     def cancelled(self) -> Verdict:
         """End it, and wait for its checkpoint."""

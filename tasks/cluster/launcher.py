@@ -37,7 +37,7 @@ from tasks.outcome import Outcome
 from tasks.run_dir import RunDir, read_request
 
 KEPT_S = 3600
-"""How long a Job is there after its end has been told, for whoever looks."""
+"""How long after its end a Job is there whose end has been told, for whoever looks."""
 
 
 class KubernetesLauncher:
@@ -81,10 +81,10 @@ class KubernetesLauncher:
                 self._clear_away(run, name, resources, progress)
                 self._submit(run, request, resources, progress)
             found = follow(self._api, self._settings, run, name, resources, progress, self._signals)
+            if found.kind == "ok":
+                self._let_go(name)
         said = said_in_pod(run.path, request["attempt"])
         settle(run.path)
-        if found.kind == "ok":
-            self._let_go(name)
         ended = replace(
             said or _blank(run, began_at),
             kind=found.kind, message=found.message, hint=found.hint,

@@ -57,7 +57,10 @@ class Watched:
                 while not self._stopped.is_set():
                     version = self._watch(version)
             except Refused as no:
-                if no.status != 410:
+                if no.status in (401, 403) and self.listed.is_set():
+                    # A server that has just started does not know all rights at once.
+                    self.away_since = self.away_since or time.monotonic()
+                elif no.status != 410:
                     self.refusal = no
                     self.listed.set()
                     self._changed.set()

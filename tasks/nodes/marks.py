@@ -21,7 +21,8 @@ Taint = dict[str, str]
 def taints_of(record: Record) -> list[Taint]:
     """Ours. NoExecute, which ends pods at once, only after a fatal failure and once the drain begins.
 
-    A node that failed once is the last choice, and no more: one failure may have been the pod's.
+    A node that failed once is the scheduler's last choice, and no more: one failure may have been the
+    pod's. Kueue, where it places by topology, looks at NoSchedule and NoExecute alone.
     """
     taints = []
     if record.state == "suspect":

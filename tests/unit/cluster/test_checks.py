@@ -163,7 +163,7 @@ def test_pods_see_only_what_is_on_the_shared_volume(tmp_path: Path) -> None:
 
 
 def node(cpu: str, memory: str, gpus: int | None = None) -> dict[str, Any]:
-    allocatable = {"cpu": cpu, "memory": memory}
+    allocatable = {"cpu": cpu, "memory": memory, "ephemeral-storage": "1Ti"}
     if gpus is not None:
         allocatable["nvidia.com/gpu"] = str(gpus)
     return {"metadata": {"name": "n"}, "status": {"allocatable": allocatable}}

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.errors import ERROR_OF_KIND
-from tasks.cluster.diagnose import Verdict, hopeless, verdict
+from tasks.cluster.diagnose import Verdict, hopeless, stuck, verdict
 from tasks.cluster.seen import Seen, instant
 from tests.unit.cluster.recordings import names, seen
 
@@ -193,33 +193,33 @@ def test_a_registry_that_does_not_answer_has_its_time_from_the_first_try() -> No
 
 
 @pytest.mark.parametrize(
-    ("reason", "kind"),
-    [("CreateContainerConfigError", "user"), ("CreateContainerError", "infra")],
+    ("reason", "said", "kind"),
+    [
+        ("CreateContainerConfigError", 'secret "a" not found', "user"),
+        ("CreateContainerConfigError", "services have not yet been read at least once", "infra"),
+        ("CreateContainerError", "context deadline exceeded", "infra"),
+    ],
 )
-def test_a_container_that_cannot_start_has_the_time_of_a_registry(reason: str, kind: str) -> None:
+def test_a_container_that_cannot_start_says_who_must_act(reason: str, said: str, kind: str) -> None:
     full = copy.deepcopy(seen("image-no-registry"))
     (pod,) = full.pods
-    began_at = instant(pod["status"]["startTime"])
     for container in (
         pod["status"].get("initContainerStatuses", []) + pod["status"]["containerStatuses"]
     ):
-        container["state"] = {"waiting": {"reason": reason, "message": 'secret "a" not found'}}
-    assert hope(full, began_at + PULL_PATIENCE_S - 1) is None
-    found = hope(full, began_at + PULL_PATIENCE_S + 1)
+        container["state"] = {"waiting": {"reason": reason, "message": said}}
+    found = stuck(full)
     assert found is not None
     assert (found.kind, found.node) == (kind, "dev-1")
-    assert found.message.endswith(f'cannot start on dev-1: {reason} secret "a" not found')
+    assert found.message.endswith(f"cannot start on dev-1: {reason} {said}")
 
 
 def test_a_pod_without_its_volume_is_the_users_affair_and_one_without_a_node_waits() -> None:
     full = copy.deepcopy(seen("no-node"))
+    assert stuck(full) is None
     (pod,) = full.pods
-    late = instant(pod["metadata"]["creationTimestamp"]) + PULL_PATIENCE_S + 1
-    assert hope(full, late) is None
     (unplaced,) = [one for one in pod["status"]["conditions"] if one["type"] == "PodScheduled"]
     unplaced["message"] = '0/1 nodes are available: persistentvolumeclaim "nfs" not found. still'
-    assert hope(full, late - 2) is None
-    found = hope(full, late)
+    found = stuck(full)
     assert found is not None
     assert (found.kind, found.message) == ("user", f"no volume for the pod: {unplaced['message']}")
 

@@ -1,5 +1,6 @@
 """Seeing a Job to its end, from what a server says of it at one moment after the other."""
 
+import copy
 import json
 import threading
 import time
@@ -187,6 +188,26 @@ def test_what_will_never_end_is_ended(run: RunDir) -> None:
     assert marks == [{"metadata": {"annotations": {"headrace.dev/cancelled": "true"}}}]
     assert asked.was_asked("PATCH", its) == [{"spec": {"active": False}}]
     assert len(asked.was_asked("DELETE", f"{JOBS}/{name}")) == 1
+
+
+def test_a_container_that_still_cannot_start_after_its_time_is_given_up(run: RunDir) -> None:
+    name, routes = name_of("image-no-registry"), told("image-no-registry")
+    (pod,) = copy.deepcopy(seen("image-no-registry").pods)
+    for container in (
+        pod["status"].get("initContainerStatuses", []) + pod["status"]["containerStatuses"]
+    ):
+        container["state"] = {"waiting": {"reason": "CreateContainerError", "message": "no"}}
+    routes |= {
+        ("GET", PODS): [lists(1, pod), lists(2)],
+        ("PATCH", f"{JOBS}/{name}"): [says(document("image-no-registry")["job"])],
+        ("DELETE", f"{JOBS}/{name}"): [says({})],
+    }
+    began = time.monotonic()
+    settings = SETTINGS.model_copy(update={"pull_patience_s": 0.3})
+    with routed(routes) as (_, server):
+        found = followed(server, run, name, settings=settings)
+    assert found.message.endswith("cannot start on dev-1: CreateContainerError no")
+    assert time.monotonic() - began > 0.3
 
 
 def test_one_that_waits_says_its_place_and_why(run: RunDir) -> None:

@@ -30,7 +30,10 @@ JOBS, PODS, WORKLOADS, EVENTS, SERVICES = (
 )
 JOB = f"{JOBS}/{NAME}"
 BEFORE = {"launcher": "kubernetes", "attempt": ATTEMPT}
-NODE = {"metadata": {"name": "dev-1"}, "status": {"allocatable": {"cpu": "2", "memory": "8Gi"}}}
+NODE = {
+    "metadata": {"name": "dev-1"},
+    "status": {"allocatable": {"cpu": "2", "memory": "8Gi", "ephemeral-storage": "9Gi"}},
+}
 Routes = dict[tuple[str, str], list[Answer]]
 
 

@@ -184,9 +184,19 @@ def test_a_no_ends_it_and_is_kept_for_whoever_waits(code: int, reason: str) -> N
         assert len(server.asked) == 1
 
 
-def test_a_no_within_a_watch_ends_it_too() -> None:
+def test_a_no_to_what_was_allowed_before_is_asked_again() -> None:
+    """A server that has just started does not know all rights at once."""
     forbidden = streams(event("ERROR", status(403, "Forbidden")))
-    with watched(lists(2, thing("a")), forbidden) as (_, found):
+    answers = [lists(2, thing("a")), forbidden, refuses(403, "Forbidden"), lists(3, thing("b"))]
+    with watched(*answers) as (_, found):
+        until(lambda: "b" in found.objects())
+        assert found.refusal is None
+        assert found.away_since is None
+
+
+def test_a_no_within_a_watch_ends_it_too() -> None:
+    invalid = streams(event("ERROR", status(400, "BadRequest")))
+    with watched(lists(2, thing("a")), invalid) as (_, found):
         until(lambda: found.refusal)
         ended(found)
 

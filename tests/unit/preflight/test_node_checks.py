@@ -126,6 +126,14 @@ def test_a_port_that_is_down_is_named_with_its_state() -> None:
         ({"used_fraction": 0.97}, "fail", "/tmp: 97% used, allowed 95%"),
         ({"used_fraction": 0.97, "shared": True}, "warn", "not this node's fault"),
         ({"inodes_used_fraction": 0.99}, "fail", "99% of its inodes used"),
+        ({"inodes_used_fraction": 0.99, "shared": True}, "warn", "99% of its inodes used"),
+        ({"inodes_used_fraction": 1.0, "shared": True}, "inconclusive", "100% of its inodes used"),
+        # As XFS makes inodes of free blocks.
+        (
+            {"inodes_used_fraction": 0.97, "free_gib": 0.0, "shared": True},
+            "inconclusive",
+            "0.00 GiB free",
+        ),
         ({"free_gib": 0.25}, "fail", "0.25 GiB free, needs 1"),
         ({"free_gib": 0.25, "shared": True}, "inconclusive", "not this node's fault"),
         (
