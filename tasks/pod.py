@@ -178,7 +178,8 @@ def _asked(
         reports=run_dir / "reports",
         cache=Path(str(request["cache"])),
         seed=int(values["seed"]),
-        num_workers=int(request["num_workers"]),  # type: ignore[call-overload]
+        # A container's own: its launcher's machine may have more cores, or fewer.
+        num_workers=int(os.environ.get("HEADRACE_NUM_WORKERS") or request["num_workers"]),  # type: ignore[call-overload]
         share=share,
     )
     return PARAMS_OF[stage].model_validate_json(json.dumps(values[stage])), io

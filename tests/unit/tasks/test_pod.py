@@ -3,8 +3,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from components.contract import Json
 from components.errors import InfraError, UserError
-from tasks.pod import _place, _typed
+from components.section import read_yaml
+from tasks.pod import _asked, _place, _typed
 
 
 @pytest.mark.parametrize(
@@ -40,6 +42,20 @@ def test_anything_else_is_a_bug(tmp_path: Path) -> None:
         assert typed.kind == "bug"
         assert typed.message == f"{type(error).__name__}: {error}"
         assert typed.hint == f"the trace is in {tmp_path}/log.txt"
+
+
+def test_a_container_works_with_its_own_cores_and_not_with_its_launchers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = read_yaml(Path(__file__).parents[3] / "params.yaml")
+    request: dict[str, Json] = {
+        "params": {name: params[name] for name in ("seed", "tokenize")}, "inputs": [],
+        "cache": str(tmp_path), "num_workers": 2,
+    }  # fmt: skip
+    monkeypatch.delenv("HEADRACE_NUM_WORKERS", raising=False)
+    assert _asked("tokenize", tmp_path, request, None)[1].num_workers == 2
+    monkeypatch.setenv("HEADRACE_NUM_WORKERS", "7")
+    assert _asked("tokenize", tmp_path, request, None)[1].num_workers == 7
 
 
 def test_a_share_is_one_of_a_number() -> None:
