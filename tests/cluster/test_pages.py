@@ -45,7 +45,9 @@ def test_a_stage_says_on_its_page_for_what_it_waits_and_then_where_it_runs(
     (holds_the_quota,) = jobs(place)
     toy.set_param(place.root, "source", text="P", num_steps=20)
     run = console.start("pipeline")
-    at = f"{console.api.removesuffix('/api')}/runs/flow-run/{run}"
+    page.goto(console.api.removesuffix("/api"))
+    page.wait_for_url("**/dashboard*")  # of the newer of its two faces
+    at = f"{page.url.split('/dashboard')[0]}/runs/flow-run/{run}"
     wait_for(lambda: "source-job" in [item["key"] for item in console.of_run(run, "artifacts")], 60)
     page.goto(at)
     expect(page.get_by_text("queued: place 1 of 1; ").first).to_be_visible()
