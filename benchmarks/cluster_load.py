@@ -148,6 +148,8 @@ def fleet(server: Api, name: str, num_nodes: int) -> Iterator[None]:
 def delete(server: Api, name: str) -> None:
     """The namespace first: who ends its pods are the fake kubelets of the nodes."""
     namespace = f"/api/v1/namespaces/{name}"
+    # A namespace that ends waits for its pods, and those for their Job to let go of them.
+    _kubectl("delete", "jobs", "--all", "--wait=false", "-n", name)
     server.delete(namespace)
     wait_for(lambda: not _exists(server, namespace), "the namespace to be gone", 150.0)
     kinds = "clusterqueues,cohorts,resourceflavors,topologies,persistentvolumes,nodes"
