@@ -233,7 +233,7 @@ def wrong(found: Sequence[Preemption]) -> list[str]:
     """Why each preemption that should not have been is wrong. Empty if all are right.
 
     In one's own queue the higher priority takes; another team's work goes only where the cohort's
-    shares say so, whatever its priority (k8s/queues/cluster-queues.yaml). Nobody is stopped while a
+    shares say so, whatever its priority (k8s/queues/cluster-queues.yaml). Nobody is stopped while his
     flavor has room for the preemptor; one that needs a whole rack is judged by priority alone.
     """
     why = []
@@ -244,10 +244,25 @@ def wrong(found: Sequence[Preemption]) -> list[str]:
             why.append(f"{name}: the teams are {victim.team} and {taker.team}")
         if taker.team == victim.team and taker.priority <= victim.priority:
             why.append(f"{name}: priorities {victim.priority} and {taker.priority}")
-        room = max(one.free_nodes.values())
+        room = one.free_nodes.get(victim.flavor, 0)
         if room >= taker.num_nodes and not taker.must_share_rack:
             why.append(f"{name}: {room} nodes were free, {taker.num_nodes} needed")
     return why
+
+
+def passed_over(found: Sequence[Preemption]) -> list[Preemption]:
+    """Those in which another flavor had room for the preemptor.
+
+    Kueue 0.18 chooses the flavor by quota, looks for nodes only then, and where there are none stops
+    somebody there (flavorassigner.go, `updateModeForTASRequests`): the next flavor is not tried.
+    Quota and nodes part when pods of a gang have ended, which give back the one and not the other.
+    """
+    return [
+        one
+        for one in found
+        if max(one.free_nodes.values()) >= one.preemptor.num_nodes
+        and not one.preemptor.must_share_rack
+    ]
 
 
 def overbooked(versions: Sequence[Version], capacity: Mapping[str, int]) -> list[str]:

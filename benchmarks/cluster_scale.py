@@ -252,6 +252,7 @@ def print_queues(run: Run, name: str, num_nodes: int, num_jobs: int) -> None:
     for reason in sorted({one.reason for one in found}):
         line(f"preemptions {reason}", str(sum(one.reason == reason for one in found)))
     line("preemptions that are wrong", "; ".join(history.wrong(found)) or "none")
+    line("preemptions, another flavor free", str(len(history.passed_over(found))))
     line("flavors overbooked", ", ".join(history.overbooked(run.versions, capacity)) or "none")
     observed, lasted_s = history.shares(run.versions, num_nodes)
     for team, part in observed.items():

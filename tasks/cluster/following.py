@@ -1,14 +1,11 @@
 """Seeing a Job to its end: what it does is shown, its log is told, and its end gets a verdict."""
 
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
 from components.errors import InfraError
 from tasks import outcome
@@ -19,6 +16,7 @@ from tasks.cluster.cancel import cancel, pods_are_gone
 from tasks.cluster.diagnose import Verdict, hopeless, stuck, verdict
 from tasks.cluster.progress import JobProgress
 from tasks.cluster.seen import JOB_NAME_LABEL, JOB_UID_LABEL, Seen, finished, workload_of
+from tasks.cluster.signals import Signals
 from tasks.cluster.situation import Situation, gang, order_in_queue, situation
 from tasks.cluster.watching import Watched
 from tasks.config import Settings, StageResources
@@ -31,45 +29,12 @@ ASK_INTERVAL_S = 5.0
 RESULT_WAIT_S = 30.0
 """For a network file system to show what a pod wrote last."""
 RESULT_POLL_S = 0.2
-LOOK_INTERVAL_S = 30.0
-"""Between two looks at the whole queue, or at all nodes, while the Job waits for them."""
+LOOK_INTERVAL_S, LOOK_INTERVAL_S_EACH = 30.0, 0.5
+"""Between two looks at the whole queue, or at all nodes, while the Job waits for them: at least, and for
+each that is there. So those who wait are sent in proportion to their number, not to its square."""
 NO_NODE = ("no node: ", "topology ")
 """In the scheduler's and in Kueue's words for why a Job waits."""
 NOT_YET_RUNNING = ("queued", "preempted", "admitted", "starting")
-
-
-class Signals:
-    """SIGINT: cancel. SIGTERM: let go. In the main thread alone, while the body runs."""
-
-    def __init__(self) -> None:
-        self.changed = threading.Event()
-        self.is_cancelled = self.is_detached = False
-        self._before: dict[signal.Signals, object] = {}
-
-    def __enter__(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._handle)
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT:
-            self.is_cancelled = True
-        else:
-            self.is_detached = True
-        self.changed.set()
-
-    @property
-    def came(self) -> bool:
-        return self.is_cancelled or self.is_detached
-
-    def pause(self, seconds: float) -> None:
-        """Sleep so long, where there is nothing to cancel yet. Raises InfraError once one has come."""
-        self.changed.wait(seconds)
-        if self.came:
-            raise InfraError("stopped before the stage began", "run it again")
 
 
 def follow(
@@ -123,9 +88,9 @@ def follow(
 
 @dataclass
 class _Looked:
-    said: str
-    at: float
-    """Monotonic seconds."""
+    said: str = ""
+    next_at: float = 0.0
+    """Monotonic seconds, when to look again."""
 
 
 class _Follower:
@@ -141,8 +106,7 @@ class _Follower:
         self._wait_s = resources.grace_s + settings.lost_s
         """How long pods may take to end."""
         self._asked_at, self._gone_at = -ASK_INTERVAL_S, 0.0
-        self._kept_out = _Looked("", -LOOK_INTERVAL_S)
-        self._place = _Looked("", -LOOK_INTERVAL_S)
+        self._kept_out, self._place = _Looked(), _Looked()
         self._stuck_since = time.monotonic()
 
     def show(self, seen: Seen) -> None:
@@ -245,24 +209,26 @@ class _Follower:
             path.parent.mkdir(exist_ok=True)
             outcome.write_json(path, members)
 
-    def _looked(self, known: "_Looked", look: Callable[[], str]) -> str:
+    def _looked(self, known: "_Looked", look: Callable[[], tuple[str, int]]) -> str:
         """What `look` says, asked now and then only; what it said before, while the server is away."""
-        if time.monotonic() - known.at > LOOK_INTERVAL_S:
-            known.at = time.monotonic()
+        now = time.monotonic()
+        if now >= known.next_at:
+            known.next_at = now + LOOK_INTERVAL_S
             with suppress(Away, Refused):
-                known.said = look()
+                known.said, num_seen = look()
+                known.next_at = now + max(LOOK_INTERVAL_S, LOOK_INTERVAL_S_EACH * num_seen)
         return known.said
 
-    def _place_in(self, workload: Object) -> str:
+    def _place_in(self, workload: Object) -> tuple[str, int]:
         path = namespace_of(api.WORKLOADS, self._namespace)
         waiting = self._server.get(path, fieldSelector=api.NOT_ADMITTED)["items"]
         place = order_in_queue(workload, waiting)
-        return f"place {place[0]} of {place[1]}" if place else ""
+        return (f"place {place[0]} of {place[1]}" if place else ""), len(waiting)
 
-    def _sick_nodes(self) -> str:
+    def _sick_nodes(self) -> tuple[str, int]:
         """Which nodes are kept out: the scheduler counts taints and does not name them."""
         nodes = self._server.get(api.NODES, resourceVersion="0")["items"]
-        return checks.kept_out(nodes, self._resources)
+        return checks.kept_out(nodes, self._resources), len(nodes)
 
     def _tell_warnings(self, seen: Seen) -> None:
         """Say what the cluster warns of: each event once. It is a help, so a server that is away is none."""

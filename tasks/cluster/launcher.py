@@ -18,7 +18,7 @@ from tasks.claim import PLACES, settle
 from tasks.cluster import api, checks
 from tasks.cluster.api import Away, Object, Refused, namespace_of, patiently, refusals_typed
 from tasks.cluster.cancel import CANCELLED, pods_are_gone
-from tasks.cluster.following import Signals, follow, said_in_pod
+from tasks.cluster.following import follow, said_in_pod
 from tasks.cluster.manifest import (
     FLOW_RUN,
     KEY_LABEL,
@@ -32,6 +32,7 @@ from tasks.cluster.manifest import (
 )
 from tasks.cluster.progress import JobProgress
 from tasks.cluster.seen import finished
+from tasks.cluster.signals import Signals
 from tasks.config import Settings, StageResources
 from tasks.outcome import Outcome
 from tasks.run_dir import RunDir, read_request

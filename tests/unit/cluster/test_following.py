@@ -14,8 +14,9 @@ from components.errors import InfraError, UserError
 from tasks.cluster import api, cancel, following, watching
 from tasks.cluster.api import Api, namespace_of
 from tasks.cluster.diagnose import Verdict
-from tasks.cluster.following import Signals, follow
+from tasks.cluster.following import follow
 from tasks.cluster.progress import JobProgress, read
+from tasks.cluster.signals import Signals
 from tasks.cluster.situation import gang
 from tasks.config import Settings
 from tasks.run_dir import RunDir
