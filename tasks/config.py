@@ -41,6 +41,10 @@ class Settings(BaseSettings):
     dev: bool = Field(False, description="pods take the code from this checkout, not the image's")
     claim: str = Field("headrace", description="the volume that pods and this machine share")
     volume: Path = Field(Path("/headrace"), description="where it is mounted, here and in pods")
+    autoscales: bool = Field(
+        False,
+        description="nodes come when a Job asks for them: none needs to be there that fits it",
+    )
     patience_s: float = Field(
         600, gt=0, description="how long a Kubernetes that does not answer is asked again"
     )

@@ -146,7 +146,8 @@ class KubernetesLauncher:
         progress: JobProgress,
     ) -> None:  # fmt: skip
         nodes = self._ask(lambda: self._api.get(api.NODES), progress)
-        checks.require_fit(nodes["items"], run.stage, resources)
+        if not self._settings.autoscales:
+            checks.require_fit(nodes["items"], run.stage, resources)
         avoid = checks.avoidable(nodes["items"], request["avoid_nodes"], resources)
         job, *others = self._rendered(run, request, resources, avoid)
         _hand_over(run, self._place(run.root))

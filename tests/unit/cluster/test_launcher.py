@@ -109,6 +109,20 @@ def test_a_job_is_made_and_its_result_is_the_pods(
     assert (ended.kind, ended.exit_code, ended.node, ended.elapsed_s) == ("ok", 0, "dev-1", 2.0)
 
 
+@pytest.mark.parametrize("autoscales", [False, True])
+def test_a_stage_that_no_node_could_hold_waits_for_one_only_where_nodes_come_by_themselves(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, autoscales: bool
+) -> None:
+    monkeypatch.setenv("HEADRACE_AUTOSCALES", str(int(autoscales)))
+    with launching(run.root, routes_of_a_new_job(), monkeypatch) as (server, launcher):
+        if autoscales:
+            launcher.run(run, of_one(cpu=64))
+        else:
+            with pytest.raises(UserError, match="no node can hold pretrain"):
+                launcher.run(run, of_one(cpu=64))
+        assert len(server.was_asked("POST", JOBS)) == autoscales
+
+
 def test_a_gangs_service_is_made_by_whoever_made_the_job_and_owned_by_it(
     run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
