@@ -72,6 +72,22 @@ def check_gpu(gpu: GpuReading, limits: GpuLimits, alone: bool) -> list[Finding]:
     ]
 
 
+def check_gpu_in_use(gpu: GpuReading, most_gib: float | None) -> Finding:
+    """Before a stage that has the GPU for itself: what is left there is a process that nobody ended.
+
+    Measured beside it the GPU would look slow, as if it were broken.
+    """
+    used = gpu.memory_used_gib
+    if used is None:
+        return _skipped("gpu_in_use", gpu, "memory_used_gib")
+    message = f"{_at(gpu)}: {used:.1f} GiB in use before the stage began"
+    status: Status = "ok"
+    if most_gib is not None and used > most_gib:
+        status = "fail"
+        message += f", allowed {most_gib:g}: another process runs there (`nvidia-smi` names it)"
+    return Finding("gpu_in_use", status, message, False, gpu.index, round(used, 2), most_gib, "GiB")
+
+
 def check_ecc(gpu: GpuReading, required: bool) -> Finding:
     """Uncorrectable errors since the last reset, the lasting count of SRAM, and the mode itself."""
     if gpu.sram_threshold_exceeded:

@@ -8,7 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from components.preflight.dear_checks import check_measurements
-from components.preflight.gpu_checks import check_gpu, check_gpu_count, check_gpu_kind
+from components.preflight.gpu_checks import (
+    check_gpu,
+    check_gpu_count,
+    check_gpu_in_use,
+    check_gpu_kind,
+)
 from components.preflight.node_checks import check_node
 from components.preflight.readings import Readings, Source
 from components.preflight.report import DEAR_CHECKS, Finding, Report, verdict_of
@@ -76,6 +81,8 @@ def _cheap(
     alone = len(readings.gpus) == 1
     for gpu in readings.gpus:
         findings += check_gpu(gpu, sku.gpu, alone)
+        if expected.gpus and gpu.lost is None:
+            findings.append(check_gpu_in_use(gpu, sku.gpu.memory_used_gib_max))
     table = thresholds.xids if readings.kernel_log.lines else None
     return findings + check_node(readings, sku.node, table)
 

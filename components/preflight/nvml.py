@@ -122,6 +122,7 @@ def _values(nvml: Any, gpu: Any, missing: dict[str, str]) -> dict[str, Any]:
         ),
         "fabric_state": fabric[0] if fabric else None,
         "fabric_status": fabric[1] if fabric else None,
+        "memory_used_gib": ask("memory_used_gib", lambda: _memory_used_gib(nvml, gpu)),
         "recovery_action": ask(
             "recovery_action",
             lambda: _field(nvml, gpu, nvml.NVML_FI_DEV_GET_GPU_RECOVERY_ACTION),
@@ -155,6 +156,10 @@ def _field(nvml: Any, gpu: Any, field: int) -> int:
     if value.nvmlReturn != nvml.NVML_SUCCESS:
         raise nvml.NVMLError(value.nvmlReturn)
     return int(getattr(value.value, VALUE_OF_TYPE[value.valueType]))
+
+
+def _memory_used_gib(nvml: Any, gpu: Any) -> float:
+    return float(nvml.nvmlDeviceGetMemoryInfo(gpu, version=nvml.nvmlMemory_v2).used) / 2**30
 
 
 def _fabric(nvml: Any, gpu: Any) -> tuple[int, int]:

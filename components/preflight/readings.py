@@ -59,6 +59,8 @@ class GpuReading:
     """nvmlGpuFabricState_t: 0 has none, 1 not started, 2 in progress, 3 completed."""
     fabric_status: int | None = None
     """nvmlReturn_t of the registration, 0 where it succeeded."""
+    memory_used_gib: float | None = None
+    """By whatever runs there, the driver's own share aside."""
     recovery_action: int | None = None
     """nvmlDeviceGpuRecoveryAction_t: 0 none, else what the driver asks for."""
 

@@ -22,6 +22,7 @@ CHEAP_CHECKS = (
     "gpu_count",
     "gpu_kind",
     "gpu_lost",
+    "gpu_in_use",
     "ecc",
     "row_remap",
     "recovery_action",

@@ -53,6 +53,8 @@ class GpuLimits(Section):
     nvlinks: Count | None
     temperature_margin_c: Annotated[int, Field(ge=0, le=50)]
     """A warning this far below where the GPU slows itself down."""
+    memory_used_gib_max: Positive | None
+    """Before a stage begins that has the GPU for itself; None: pods share it."""
     memory_gb_per_s_min: Positive | None
     matmul_tflops_min: Positive | None
     matmul_size: Annotated[int, Field(ge=256, le=16384, multiple_of=256)]

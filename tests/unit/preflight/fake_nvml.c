@@ -59,6 +59,12 @@ int nvmlDeviceGetRemappedRows(int *gpu, unsigned *c, unsigned *u, unsigned *pend
     *c = 2; *u = 3; *pending = 1;
     GIVE(failed, 0);
 }
+typedef struct { unsigned version; unsigned long long total, reserved, free, used; } Memory;
+int nvmlDeviceGetMemoryInfo_v2(int *gpu, Memory *memory) {
+    if (memory->version != (sizeof *memory | 2 << 24)) return INVALID;
+    memory->reserved = 1ull << 29;
+    GIVE(&memory->used, 3ull << 30);
+}
 int nvmlDeviceGetTemperature(int *gpu, int sensor, unsigned *c) { GIVE(c, sensor ? 1 : 41); }
 int nvmlDeviceGetTemperatureThreshold(int *gpu, int kind, unsigned *c) {
     GIVE(c, kind == 1 ? 87 : kind == 2 ? 95 : 1);

@@ -10,6 +10,7 @@ from components.preflight.gpu_checks import (
     check_fabric,
     check_gpu,
     check_gpu_count,
+    check_gpu_in_use,
     check_gpu_kind,
     check_nvlink,
     check_pcie,
@@ -46,6 +47,23 @@ def test_a_healthy_gpu_passes_every_check() -> None:
             "fabric",
         )
     ]
+
+
+@pytest.mark.parametrize(
+    ("used", "most", "status", "told"),
+    [
+        (0.4, 1.0, "ok", "GPU 1 (0000:5d:00): 0.4 GiB in use before the stage began"),
+        (12.3, 1.0, "fail", "12.3 GiB in use before the stage began, allowed 1: another process"),
+        (12.3, None, "ok", "12.3 GiB in use before the stage began"),
+        (None, 1.0, "skipped", "not told"),
+    ],
+)
+def test_a_gpu_that_somebody_else_uses_is_not_taken_for_a_slow_one(
+    used: float | None, most: float | None, status: str, told: str
+) -> None:
+    finding = check_gpu_in_use(gpu(memory_used_gib=used), most)
+    assert short(finding) == ("gpu_in_use", status, False, 1)
+    assert told in finding.message
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_a_healthy_node_is_ok_in_everything() -> None:
     report = look(HEALTHY, expected=Expected(2, "h100-sxm"), commit="abc")
     assert (report.verdict, report.fatal, report.sku) == ("ok", False, "h100-sxm")
     assert not_ok(report) == []
-    assert len(report.findings) == 2 + 2 * 10 + 7 + 2 + 3 + 3 + 1
+    assert len(report.findings) == 2 + 2 * 11 + 7 + 2 + 3 + 3 + 1
     assert (report.node, report.at, report.commit) == ("made-up", 1795600000.0, "abc")
 
 

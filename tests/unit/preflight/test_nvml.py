@@ -31,6 +31,7 @@ READINGS = {
     "nvlinks_active",
     "fabric_state",
     "recovery_action",
+    "memory_used_gib",
 }
 
 
@@ -84,6 +85,7 @@ def test_a_gpu_that_answers_gives_every_reading(gpus: tuple[GpuReading, ...]) ->
         fabric_state=3,
         fabric_status=0,
         recovery_action=2,
+        memory_used_gib=3.0,
     )
 
 
