@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,9 +42,19 @@ def open_form(page: Page, deployment: str) -> None:
 
 
 def submit(page: Page) -> None:
-    """Start the run of the open form, and go to its page."""
-    page.get_by_role("button", name="Submit").click()
-    page.get_by_role("link", name="View run").click()
+    """Start the run of the open form, and go to its page.
+
+    By its address: the note with the link to it is shown for a moment only. A server that is busy is
+    asked again, as a person would.
+    """
+    for _ in range(30):
+        with page.expect_response("**/create_flow_run") as answered:
+            page.get_by_role("button", name="Submit").click()
+        if answered.value.status != 503:
+            break
+        time.sleep(1)
+    run = answered.value.json()["id"]
+    page.goto(f"{page.url.split('/deployments/')[0]}/runs/flow-run/{run}")
 
 
 def task_states(page: Page) -> dict[str, str]:
