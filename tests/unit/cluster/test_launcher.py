@@ -70,6 +70,16 @@ def routes_of_a_new_job() -> Routes:
     }
 
 
+def routes_of_a_running_job(run: RunDir) -> Routes:
+    """One that is there, and whose pod has just written how it ended."""
+    pod_says(run, "a", said("ok", 0))
+    job = complete_job()
+    job["status"] = {}
+    routes = routes_of_a_new_job() | {("GET", JOB): [says(job)]}
+    routes["GET", JOBS].pop(0)
+    return routes
+
+
 @contextmanager
 def launching(
     root: Path, routes: Routes, monkeypatch: pytest.MonkeyPatch, patience_s: float = 5
@@ -187,11 +197,7 @@ def test_a_no_to_anything_is_an_error_that_says_who_must_act(
 
 
 def test_a_job_that_is_there_is_adopted(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    pod_says(run, "a", said("ok", 0))
-    job = complete_job()
-    job["status"] = {}
-    routes = routes_of_a_new_job() | {("GET", JOB): [says(job)]}
-    routes["GET", JOBS].pop(0)
+    routes = routes_of_a_running_job(run)
     monkeypatch.setenv("HEADRACE_FLOW_RUN", "a-flow")
     with launching(run.root, routes, monkeypatch) as (server, launcher):
         assert launcher.goes_on(run, BEFORE)
@@ -205,17 +211,13 @@ def test_a_job_that_is_there_is_adopted(run: RunDir, monkeypatch: pytest.MonkeyP
 def test_a_gang_that_is_adopted_gets_the_service_that_its_maker_did_not_live_to_make(
     run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pod_says(run, "a", said("ok", 0))
-    job = complete_job()
-    job["status"] = {}
-    routes = routes_of_a_new_job() | {("GET", JOB): [says(job)]}
-    routes["GET", JOBS].pop(0)
+    routes = routes_of_a_running_job(run)
     with launching(run.root, routes, monkeypatch) as (server, launcher):
         launcher.run(run, of_one(num_nodes=2, min_nodes=2))
         assert server.was_asked("POST", JOBS) == []
         (service,) = server.was_asked("POST", SERVICES)
     (owner,) = service["metadata"]["ownerReferences"]
-    assert owner["uid"] == job["metadata"]["uid"]
+    assert owner["uid"] == complete_job()["metadata"]["uid"]
 
 
 def test_a_job_that_failed_is_kept_for_people(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,11 +229,7 @@ def test_a_job_that_failed_is_kept_for_people(run: RunDir, monkeypatch: pytest.M
 def test_a_job_that_a_person_adopts_is_no_more_the_flows_whose_end_would_end_it(
     run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pod_says(run, "a", said("ok", 0))
-    job = complete_job()
-    job["status"] = {}
-    routes = routes_of_a_new_job() | {("GET", JOB): [says(job)]}
-    routes["GET", JOBS].pop(0)
+    routes = routes_of_a_running_job(run)
     with launching(run.root, routes, monkeypatch) as (server, launcher):
         launcher.run(run, of_one())
         note, _ = server.was_asked("PATCH", JOB)
