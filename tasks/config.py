@@ -92,6 +92,11 @@ class StageResources(Section):
         return self
 
     @property
+    def disk_gib(self) -> float:
+        """What a pod asks of its node's disk: its scratch, and room for its logs."""
+        return self.scratch_gib + 1
+
+    @property
     def is_elastic(self) -> bool:
         return self.min_nodes < self.num_nodes
 

@@ -17,7 +17,7 @@ from components.train import stop
 from tasks import outcome
 from tasks.config import FLOW_RUN
 from tasks.dag import read_dag
-from tasks.dvc_files import repair_dvc_files, write_dvc_lock_whole
+from tasks.dvc_files import repair_dvc_files, run_dvc
 from tasks.integrity import (
     drop_damaged_cache,
     dvc_digest,
@@ -261,11 +261,8 @@ def main() -> int:
     parser.add_argument("--pull", action="store_true")
     arguments = parser.parse_args()
     die_with_parent(arguments.parent)
-    from dvc.cli import main as dvc
-
-    write_dvc_lock_whole(Path.cwd())
     flags = ["--force"] * arguments.force + ["--pull"] * arguments.pull
-    return int(dvc(["--wait-for-lock", "repro", "-s", *flags, arguments.stage]))
+    return run_dvc(["--wait-for-lock", "repro", "-s", *flags, arguments.stage])
 
 
 if __name__ == "__main__":

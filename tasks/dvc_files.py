@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,15 @@ CONFLICT = "<<<<<<< "
 """How git begins what it could not merge: a person's to settle."""
 
 
-def write_dvc_lock_whole(root: Path) -> None:
+def run_dvc(arguments: Sequence[str]) -> int:
+    """`dvc ARGUMENTS` in this process, from the project's root; the code that it ends with."""
+    from dvc.cli import main as dvc
+
+    _write_dvc_lock_whole(Path.cwd())
+    return int(dvc(list(arguments)))
+
+
+def _write_dvc_lock_whole(root: Path) -> None:
     """Let the DVC of this process change dvc.lock by rename, so that nobody ever sees a half of it."""
     from dvc import dvcfile
 
@@ -47,9 +55,9 @@ def repair_dvc_files(root: Path, say: Callable[[str], object]) -> None:
     DVC holds while it writes it, so that one that is being written is not taken for a broken one.
     """
     own = root / ".dvc" / "tmp"
-    _set_broken_aside(own / "rwlock", own / "rwlock.lock", is_rwlock)
+    _set_broken_aside(own / "rwlock", own / "rwlock.lock", _is_rwlock)
     lock = root / "dvc.lock"
-    aside = _set_broken_aside(lock, own / "lock", is_dvc_lock)
+    aside = _set_broken_aside(lock, own / "lock", _is_dvc_lock)
     if aside is not None:
         is_gits = not lock.exists() and _take_gits(root, lock, own)
         instead = "git's is taken" if is_gits else "DVC makes it again from its cache"
@@ -61,7 +69,7 @@ def _take_gits(root: Path, lock: Path, own: Path) -> bool:
     shown = subprocess.run(command, cwd=root, capture_output=True, check=False)
     copy = own / f"{lock.name}.{os.getpid()}"
     copy.write_bytes(shown.stdout)
-    if shown.returncode or not is_dvc_lock(copy):
+    if shown.returncode or not _is_dvc_lock(copy):
         copy.unlink()
         return False
     os.replace(copy, lock)
@@ -83,7 +91,7 @@ def _set_broken_aside(path: Path, guard: Path, is_whole: Callable[[Path], bool])
     return None
 
 
-def is_rwlock(path: Path) -> bool:
+def _is_rwlock(path: Path) -> bool:
     from dvc.rwlock import SCHEMA
     from voluptuous import Invalid
 
@@ -94,7 +102,7 @@ def is_rwlock(path: Path) -> bool:
     return True
 
 
-def is_dvc_lock(path: Path) -> bool:
+def _is_dvc_lock(path: Path) -> bool:
     """Whether DVC can read it, or a person must see it."""
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA
     from ruamel.yaml import YAML
@@ -109,12 +117,5 @@ def is_dvc_lock(path: Path) -> bool:
     return True
 
 
-def main() -> int:
-    from dvc.cli import main as dvc
-
-    write_dvc_lock_whole(Path.cwd())
-    return int(dvc(sys.argv[1:]))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_dvc(sys.argv[1:]))

@@ -56,6 +56,11 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="headrace-kill-", ignore_cleanup_errors=True) as folder:
         trials = run_trials(Path(folder), arguments.count, arguments.seed, arguments.targets)
+    return summed_up(trials)
+
+
+def summed_up(trials: list[Trial]) -> int:
+    """Print how the trials went; the program's exit code."""
     failed = [trial for trial in trials if trial.faults]
     print(f"{len(trials)} trials, {sum(bool(t.hit) for t in trials)} hits, {len(failed)} failed")
     return 1 if failed else 0

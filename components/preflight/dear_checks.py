@@ -12,7 +12,7 @@ from components.preflight.readings import (
     Matmul,
     Measurements,
 )
-from components.preflight.report import Finding, Status
+from components.preflight.report import ON_SHARED_VOLUME, Finding, Status
 from components.preflight.thresholds import AllReduceLimits, NodeLimits, Sku
 
 FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
@@ -42,7 +42,7 @@ def check_disk_speed(disk: DiskSpeed, limits: NodeLimits, shared: bool) -> Findi
     """
     slow: Status = "warn" if shared else "fail"
     if shared and disk.fault in FULL:
-        message = f"{disk.path}: {disk.fault}; a shared volume, so not this node's fault"
+        message = f"{disk.path}: {disk.fault}; {ON_SHARED_VOLUME}"
         return Finding("disk_speed", "inconclusive", message)
     if disk.fault is not None or disk.write_mb_per_s is None or disk.read_mb_per_s is None:
         return Finding("disk_speed", "fail", f"{disk.path}: {disk.fault or 'not told'}")

@@ -11,7 +11,7 @@ from components.preflight.readings import (
     PortReading,
     Readings,
 )
-from components.preflight.report import Finding, Status
+from components.preflight.report import ON_SHARED_VOLUME, Finding, Status
 from components.preflight.thresholds import NodeLimits, Xid
 
 UNTIL_RESTART = ("restart_node", "replace")
@@ -124,7 +124,7 @@ def check_disk_space(disk: DiskReading, limits: NodeLimits) -> Finding:
         return Finding("disk_space", "fail", f"{disk.path}: {disk.fault or 'not told'}")
     full: Status = "inconclusive" if disk.shared else "fail"
     nearly: Status = "warn" if disk.shared else "fail"
-    whose = "; a shared volume, so not this node's fault" if disk.shared else ""
+    whose = f"; {ON_SHARED_VOLUME}" if disk.shared else ""
     most = limits.disk_used_fraction_max
     inodes = disk.inodes_used_fraction
     if disk.free_gib < limits.disk_free_gib_min:

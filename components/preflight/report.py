@@ -46,6 +46,9 @@ DEAR_CHECKS = ("disk_speed", "memory_bandwidth", "matmul", "all_reduce")
 CHECKS = (*CHEAP_CHECKS, *DEAR_CHECKS, "clock_skew")
 """Every name that a finding's `check` can have; `clock_skew` comes with a gang's `all_reduce`."""
 
+ON_SHARED_VOLUME = "a shared volume, so not this node's fault"
+"""Ends the message of a finding that somebody must make room there, and nobody must leave the node."""
+
 
 @dataclass(frozen=True)
 class Finding:

@@ -99,7 +99,7 @@ def _wanted(resources: StageResources) -> dict[str, float]:
     wanted = {
         "cpu": resources.cpu,
         "memory": resources.memory_gib * 2**30,
-        "ephemeral-storage": (resources.scratch_gib + 1) * 2**30,  # as the manifest asks for it
+        "ephemeral-storage": resources.disk_gib * 2**30,
     }
     return wanted | ({"nvidia.com/gpu": float(resources.gpus)} if resources.gpus else {})
 

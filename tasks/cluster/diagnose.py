@@ -13,7 +13,7 @@ from components.errors import (
     StageError,
     UserError,
 )
-from components.preflight.report import from_json
+from components.preflight.report import ON_SHARED_VOLUME, from_json
 from tasks.cluster.seen import (
     Object,
     Seen,
@@ -141,7 +141,7 @@ def _of_preflight(ended: Object, node: str) -> Verdict:
     said = "; ".join(_findings(ended, "inconclusive")) or "without a word"
     if error is InfraError:
         room = "make room on the shared volume, then run it again"
-        hint = room if "a shared volume" in said else AGAIN
+        hint = room if ON_SHARED_VOLUME in said else AGAIN
         return Verdict(error.kind, f"the pre-check on {node} could not tell: {said}", hint, node)
     return Verdict(
         error.kind,

@@ -190,7 +190,7 @@ def _requests(resources: StageResources) -> Object:
     """Requests are limits, but for the processor: what is left over of it may be used."""
     limits = {
         "memory": _mebibytes(resources.memory_gib),
-        "ephemeral-storage": _mebibytes(resources.scratch_gib + 1),
+        "ephemeral-storage": _mebibytes(resources.disk_gib),
     }
     if resources.gpus:
         limits["nvidia.com/gpu"] = str(resources.gpus)

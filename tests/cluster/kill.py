@@ -24,7 +24,7 @@ from k8s.devcluster import processes
 from tests import kill
 from tests.cluster import projects
 from tests.integration.tasks import toy
-from tests.kill import Trial, Watcher
+from tests.kill import Trial, Watcher, summed_up
 
 PROCESSES = {
     "dvc": "-m tasks.dvc",
@@ -47,9 +47,7 @@ def main() -> int:
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS)
     arguments = parser.parse_args()
     trials = run_trials(arguments.count, arguments.seed, tuple(arguments.targets))
-    failed = [trial for trial in trials if trial.faults]
-    print(f"{len(trials)} trials, {sum(bool(t.hit) for t in trials)} hits, {len(failed)} failed")
-    return 1 if failed else 0
+    return summed_up(trials)
 
 
 def run_trials(count: int, seed: int, targets: tuple[str, ...], prefect: str = "") -> list[Trial]:

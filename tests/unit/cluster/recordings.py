@@ -1,6 +1,8 @@
 """What a real cluster once said of Jobs, in `recorded/`: how it is kept, and how it is read again."""
 
+import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,16 @@ STATUSES = {
 }  # fmt: skip
 CONDITION = ("type", "status", "reason", "message", "lastTransitionTime")
 CONTAINER = ("name", "image", "state")
+
+
+def torn(full: Seen, is_left_out: Callable[[], bool]) -> Seen:
+    """The same with some fields of each status left out, as an API leaves out what is empty."""
+    job, pods, workload = copy.deepcopy((full.job, full.pods, full.workload))
+    for one in filter(None, [job, *pods, workload]):
+        for key in list(one["status"]):
+            if is_left_out():
+                del one["status"][key]
+    return Seen(job, pods, workload, full.at)
 
 
 def compact(look: Object) -> Object:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from components.errors import ERROR_OF_KIND
 from tasks.cluster.diagnose import Verdict, hopeless, stuck, verdict
 from tasks.cluster.seen import Seen, instant
-from tests.unit.cluster.recordings import names, seen
+from tests.unit.cluster.recordings import names, seen, torn
 
 MEMORY_GIB = 0.0625
 LOST_S = 60.0
@@ -250,13 +250,7 @@ def test_two_evictions_for_want_of_room_are_the_users_affair_but_not_two_shutdow
 @settings(max_examples=30)
 @given(st.sampled_from([name for name in names() if name != "queue"]), st.data())
 def test_no_field_that_a_server_leaves_out_is_needed(name: str, data: st.DataObject) -> None:
-    full = seen(name)
-    job, pods, workload = copy.deepcopy((full.job, full.pods, full.workload))
-    for one in filter(None, [job, *pods, workload]):
-        for key in list(one["status"]):
-            if data.draw(st.booleans()):
-                del one["status"][key]
-    torn = Seen(job, pods, workload, full.at)
-    assert verdict(torn, MEMORY_GIB).kind in ERROR_OF_KIND
-    found = hope(torn)
+    bare = torn(seen(name), lambda: data.draw(st.booleans()))
+    assert verdict(bare, MEMORY_GIB).kind in ERROR_OF_KIND
+    found = hope(bare)
     assert found is None or found.kind in ERROR_OF_KIND

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from components.errors import InfraError, UserError
-from tasks.cluster import api, cancel, following, watching
+from tasks.cluster import api, following
 from tasks.cluster.api import Api, namespace_of
 from tasks.cluster.diagnose import Verdict
 from tasks.cluster.following import follow
@@ -22,7 +22,7 @@ from tasks.config import Settings
 from tasks.run_dir import RunDir
 from tests.resources import resources
 from tests.unit.cluster.recordings import document, seen
-from tests.unit.cluster.runs import pod_says, run_folder, said
+from tests.unit.cluster.runs import hurry, pod_says, run_folder, said
 from tests.unit.cluster.servers import (
     Answer,
     lists,
@@ -43,12 +43,7 @@ Routes = dict[tuple[str, str], list[Answer]]
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name, value in (
-        (following, "TICK_S", 0.005), (following, "RESULT_WAIT_S", 0.06), (following, "RESULT_POLL_S", 0.005),
-        (cancel, "POLL_S", 0.005),
-        (api, "PAUSES_S", (0.005,)), (watching, "PAUSES_S", (0.005,)),
-    ):  # fmt: skip
-        monkeypatch.setattr(module, name, value)
+    hurry(monkeypatch)
 
 
 def told(recording: str) -> Routes:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from components.errors import InfraError, UserError
-from tasks.cluster import api, cancel, following, watching
+from tasks.cluster import api, following
 from tasks.cluster.api import namespace_of
 from tasks.cluster.launcher import KubernetesLauncher
 from tasks.cluster.manifest import job_name
@@ -18,7 +18,7 @@ from tasks.config import Settings, StageResources
 from tasks.run_dir import RunDir
 from tests.resources import resources
 from tests.unit.cluster.recordings import document
-from tests.unit.cluster.runs import ATTEMPT, KEY, STAGE, pod_says, run_folder, said
+from tests.unit.cluster.runs import ATTEMPT, KEY, STAGE, hurry, pod_says, run_folder, said
 from tests.unit.cluster.servers import Answer, Routed, kubeconfig, lists, refuses, routed, says
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -40,12 +40,7 @@ Routes = dict[tuple[str, str], list[Answer]]
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HEADRACE_FLOW_RUN", raising=False)
-    for module, name, value in (
-        (following, "TICK_S", 0.005), (following, "RESULT_WAIT_S", 0.06), (following, "RESULT_POLL_S", 0.005),
-        (cancel, "POLL_S", 0.005),
-        (api, "PAUSES_S", (0.005,)), (watching, "PAUSES_S", (0.005,)),
-    ):  # fmt: skip
-        monkeypatch.setattr(module, name, value)
+    hurry(monkeypatch)
 
 
 def complete_job() -> dict[str, Any]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tasks.cluster.seen import Seen, finished
 from tasks.cluster.situation import Situation, gang, order_in_queue, situation
-from tests.unit.cluster.recordings import document, names, seen
+from tests.unit.cluster.recordings import document, names, seen, torn
 
 NO_ROOM = (
     "couldn't assign flavors to pod set main: insufficient unused quota for cpu in flavor recorded, "
@@ -91,14 +91,9 @@ def test_only_complete_and_failed_are_an_end(name: str) -> None:
 @given(st.sampled_from([name for name in names() if name != "queue"]), st.data())
 def test_no_field_that_a_server_leaves_out_is_needed(name: str, data: st.DataObject) -> None:
     """An API leaves out what is empty: of a status nothing can be taken for granted."""
-    full = seen(name)
-    job, pods, workload = copy.deepcopy((full.job, full.pods, full.workload))
-    for one in filter(None, [job, *pods, workload]):
-        for key in list(one["status"]):
-            if data.draw(st.booleans()):
-                del one["status"][key]
-    state = situation(Seen(job, pods, workload, full.at)).state
-    assert state == "ended" or not (job and finished(job))
+    bare = torn(seen(name), lambda: data.draw(st.booleans()))
+    state = situation(bare).state
+    assert state == "ended" or not (bare.job and finished(bare.job))
 
 
 def waiting_in_order(workloads: list[dict[str, Any]]) -> list[str]:
