@@ -139,7 +139,8 @@ def _values(level: Any) -> list[str]:
 def test_a_team_borrows_what_the_other_lends_and_gives_it_back_on_request(
     pool: Pool, jobs: ExitStack
 ) -> None:
-    own = submit(jobs, pool, "own", "foundation", gpus=2)
+    # Kueue takes the least of a queue first; of equals, the newest, which says nothing within a second.
+    own = submit(jobs, pool, "own", "foundation", gpus=2, priority="production")
     borrowed = [submit(jobs, pool, f"borrowed-{i}", "foundation", gpus=1) for i in (1, 2)]
     until(
         "foundation has its two and applied's two", lambda: all(map(is_admitted, [own, *borrowed]))

@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,11 @@ pytestmark = pytest.mark.timeout(900)  # two cores compile, import torch and tra
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "HEADRACE_NUM_WORKERS": "1"}
 POD: dict[str, object] = {"cpu": 0.9, "memory_gib": 3.0, "shared_memory_gib": 0.5, "grace_s": 40}
 """Two fit the quota of two cores."""
+NEIGHBOUR = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # the first process of a pod has no default
+time.sleep(float(sys.argv[1]))
+"""
 
 
 @pytest.fixture(scope="session")
@@ -128,7 +132,7 @@ def occupy(place: Place, name: str, cpu: str, priority: str, seconds: float) -> 
     pod["securityContext"]["runAsUser"] = projects.UID
     (container,) = pod["containers"]
     container |= {
-        "image": projects.IMAGE, "command": ["python", "-c", f"import time; time.sleep({seconds})"],
+        "image": projects.IMAGE, "command": ["python", "-c", NEIGHBOUR, str(seconds)],
         "resources": {"requests": {"cpu": cpu, "memory": "64Mi", "ephemeral-storage": "1Mi"}},
     }  # fmt: skip
     projects.apply([job])
@@ -209,8 +213,10 @@ def test_an_elastic_training_begins_with_what_the_quota_has_and_grows_at_its_nex
     process = start(place, "pretrain")
     wait_for(lambda: steps_done(place) > 3, 120)
     assert job_of(place)["spec"]["parallelism"] == len(rank_processes()) == 1
-    projects.kubectl("delete", "job", "neighbour", "-n", place.namespace)
+    # Its quota is free once its Workload is gone, and that goes after the Job.
+    projects.kubectl("delete", "job", "neighbour", "-n", place.namespace, "--cascade=foreground")
     readmit(place)
+    wait_for(lambda: job_of(place)["spec"]["parallelism"] == 2, 120)
     wait_for(lambda: len(rank_processes()) == 2, 120)
     said, _ = process.communicate(timeout=280)
     assert process.returncode == 0, said
@@ -225,17 +231,21 @@ def job_of(place: Place) -> dict[str, Any]:
 
 
 def readmit(place: Place) -> None:
-    """Have Kueue evict the training's Workload and take it in again."""
+    """Have Kueue evict the training's Workload, wait for its pod's end, and take it in again."""
     uid = job_of(place)["metadata"]["uid"]
-    (workload,) = projects.get(
-        "workloads", "-n", place.namespace, "-l", f"kueue.x-k8s.io/job-uid={uid}"
-    )["items"]
-    for active in ("false", "true"):
-        projects.kubectl(
-            "patch", "workload", workload["metadata"]["name"], "-n", place.namespace,
-            "--type=merge", "-p", f'{{"spec":{{"active":{active}}}}}',
-        )  # fmt: skip
-        time.sleep(1)
+    own = ("-n", place.namespace, "-l", f"kueue.x-k8s.io/job-uid={uid}")
+    (workload,) = projects.get("workloads", *own)["items"]
+    name = workload["metadata"]["name"]
+    change = ("patch", "workload", name, "-n", place.namespace, "--type=merge", "-p")
+    projects.kubectl(*change, '{"spec":{"active":false}}')
+    wait_for(lambda: "admission" not in status_of(place, name), 90)
+    projects.kubectl(*change, '{"spec":{"active":true}}')
+    wait_for(lambda: "admission" in status_of(place, name), 90)
+
+
+def status_of(place: Place, workload: str) -> dict[str, Any]:
+    status: dict[str, Any] = projects.get("workload", workload, "-n", place.namespace)["status"]
+    return status
 
 
 def rank_processes() -> dict[int, str]:
