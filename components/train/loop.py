@@ -61,8 +61,9 @@ class TrainResult:
     elapsed_s: float
     """Of this process; earlier ones that it resumed are not in it. Nor are evaluations."""
     tokens_per_s: float
+    """Of this process's steps but its first, which compiles, if it did more than one."""
     mfu: float | None
-    """Model FLOPs utilisation, 0..1; None if `flops_per_token` was not given."""
+    """Model FLOPs utilisation, 0..1, at that speed; None if `flops_per_token` was not given."""
 
     def figures(self) -> dict[str, float | None]:
         """What is worth comparing between runs; the last loss is the mean of the last 5%."""
@@ -127,7 +128,8 @@ def train(
     start = _resume(run, checkpoints, sink)
     peak = peak_flops_per_s(device) if flops_per_token else None
     log_every = max(1, num_steps // 1000)
-    trained_s, num_tokens = 0.0, 0
+    trained_s = 0.0
+    timed_s, num_tokens = 0.0, 0
 
     def look(step: int) -> None:
         if evaluate is not None:
@@ -151,6 +153,8 @@ def train(
                 raise InfraError(
                     f"stopped after checkpoint {step}/{num_steps}", "start it again to go on"
                 )
+            if step == start + 1:
+                timed_s, num_tokens = 0.0, 0
             began_at = time.perf_counter()
             rate = schedule(step)
             loss, weight, figures, tokens = _accumulate(
@@ -168,6 +172,7 @@ def train(
             run.losses.append(loss)
             elapsed_s = time.perf_counter() - began_at
             trained_s += elapsed_s
+            timed_s += elapsed_s
             num_tokens += tokens
             if step % log_every == 0 or step + 1 == num_steps:
                 values = {f"train/{name}": value for name, value in figures.items()}
@@ -187,7 +192,7 @@ def train(
                 num_steps,
                 "steps",
                 loss_nats=loss,
-                tokens_per_s=num_tokens / max(trained_s, 1e-9),
+                tokens_per_s=num_tokens / max(timed_s, 1e-9),
             )
             done = step + 1
             if done == num_steps or (evaluate_every_steps and done % evaluate_every_steps == 0):
@@ -195,7 +200,7 @@ def train(
             if done % checkpoint_every_steps == 0 or done == num_steps:
                 keep(done)
     model.eval()
-    tokens_per_s = num_tokens / trained_s if trained_s else 0.0
+    tokens_per_s = num_tokens / timed_s if timed_s else 0.0
     return TrainResult(
         num_steps=num_steps,
         losses=run.losses,

@@ -138,6 +138,17 @@ def test_a_run_goes_on_from_its_checkpoint_to_the_same_weights_and_figures(tmp_p
     assert got.evaluations == want.evaluations == [(0, {"valid/x": 1.0}), (12, {"valid/x": 1.0})]
 
 
+def test_its_speed_is_that_of_the_steps_after_the_first_which_compiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 100.0, 100.0, 101.0, 101.0, 102.0, 102.0, 104.0])
+    monkeypatch.setattr("components.train.loop.time.perf_counter", lambda: next(clock))
+    rows = [{"x": torch.ones(2, 4), "y": torch.ones(2, 1), "input_ids": torch.zeros(6)}]
+    result = run(small_net(), tmp_path, batches_at=lambda step: rows, num_steps=4)
+    assert result.tokens_per_s == 18 / 4
+    assert result.elapsed_s == 104.0
+
+
 def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
     first, second = small_net(), small_net()
     run(first, tmp_path)
