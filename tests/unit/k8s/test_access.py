@@ -113,4 +113,5 @@ def test_the_ports_of_the_policies_are_those_of_the_programs() -> None:
         for container in containers_of(pod_of(one))
         for port in container.get("ports", [])
     }
-    assert open_ports == {"prefect": 4200, "mlflow": 5000, "postgres": 5432, "node-agent": 9464}
+    agents = {"node-agent": 9464, "node-agent-cpu": 9464}
+    assert open_ports == {"prefect": 4200, "mlflow": 5000, "postgres": 5432} | agents
