@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tasks.nodes.names import HEALTH_ANNOTATION, POOL_LABEL
 from tasks.nodes.plan import Change, allowed, plan, pool_of
 from tasks.nodes.policy import Breaker
-from tasks.nodes.record import from_json
+from tasks.nodes.record import Record, from_json, to_json
 from tests.unit.nodes.builders import DEAR_HOURS, FATAL, NOW, POLICY, SOFT, node, pod, report, word
 
 WINDOW_S = POLICY.breaker.window_s
@@ -99,6 +99,14 @@ def test_a_list_older_than_the_controllers_own_write_gives_no_room_away() -> Non
     pods = [pod("b", "n1", "Failed", 69, report(FATAL))]
     [change] = [c for c in planned(nodes, pods, own={"n0": NOW - 5}) if c.name == "n1"]
     assert (change.after.state, change.after.held_since_at) == ("suspect", NOW)
+
+
+def test_a_node_that_went_within_the_window_needs_no_room_to_go_again() -> None:
+    gone = Record("healthy", NOW - 60, quarantines_at=(NOW - 100,))
+    nodes = [node("n0", annotations={HEALTH_ANNOTATION: to_json(gone)}), node("n1"), node("n2")]
+    pods = [pod(f"p{i}", f"n{i}", "Failed", 69, report(FATAL)) for i in range(2)]
+    applied(nodes, planned(nodes, pods))
+    assert states([nodes[0], nodes[1]]) == ["quarantined", "suspect"]
 
 
 def test_a_dry_runs_imagined_records_stand_for_the_nodes_own() -> None:
