@@ -23,7 +23,7 @@ class Watched:
     """
 
     def __init__(
-        self, api: Api, path: str, changed: threading.Event, *, relist_s: float = math.inf,
+        self, api: Api, path: str, changed: threading.Event, relist_s: float = math.inf, /,
         **selectors: str,
     ) -> None:  # fmt: skip
         self._api, self._path, self._selectors = api, path, selectors

@@ -73,13 +73,9 @@ def run(
     relist_s = policy.controller.relist_s
     controller = Controller(api, policy, dear_hours, apply)
     with (
-        Watched(api, NODES, changed, relist_s=relist_s, labelSelector=selector) as nodes,
+        Watched(api, NODES, changed, relist_s, labelSelector=selector) as nodes,
         Watched(
-            api,
-            namespace_of(PODS, namespace),
-            changed,
-            relist_s=relist_s,
-            labelSelector=STAGE_LABEL,
+            api, namespace_of(PODS, namespace), changed, relist_s, labelSelector=STAGE_LABEL
         ) as pods,
     ):
         while not stop.is_set():

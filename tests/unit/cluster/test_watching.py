@@ -119,7 +119,7 @@ def test_the_list_is_asked_for_again_after_its_time_though_no_watch_has_failed()
 
     script = [lists(2, thing("a")), streams(end=later), lists(9, thing("missed"))]
     with serving(*script) as (server, api):
-        with Watched(api, "/things", threading.Event(), relist_s=0.1) as found:
+        with Watched(api, "/things", threading.Event(), 0.1) as found:
             until(lambda: versions(found) == {"missed": "1"})
             server.released.set()
         ended(found)
