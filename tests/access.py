@@ -13,6 +13,8 @@ ACCOUNTS = {
     "node-controller": ("headrace-system", "node-controller"),
     "node-agent": ("headrace-nodes", "node-agent"),
 }
+OPERATOR = ("headrace-system", "an-operator")
+"""Somebody with the roles that people get by hand."""
 EVERYWHERE = ""
 """As a namespace: of the whole cluster."""
 Right = tuple[str, str, str]
@@ -44,8 +46,33 @@ RIGHTS: dict[str, dict[tuple[str, str], str]] = {
         (EVERYWHERE, "nodes"): "get",
         (EVERYWHERE, "nodes/status"): "patch",
     },
+    "node-operator": {
+        (EVERYWHERE, "nodes"): "get list patch report",
+        ("headrace", "pods"): "list",
+    },
 }
 """All that each account may do. What is not here, it may not."""
+
+
+def bindings_of_an_operator() -> list[Object]:
+    """As the commands in docs/cluster.md make them."""
+    kinds = {
+        "ClusterRole": {"name": "an-operator"},
+        "Role": {"name": "an-operator", "namespace": "headrace"},
+    }
+    names = {"ClusterRole": "headrace-node-operator", "Role": "node-operator"}
+    subject = {"kind": "ServiceAccount", "namespace": OPERATOR[0], "name": OPERATOR[1]}
+    group = "rbac.authorization.k8s.io"
+    return [
+        {
+            "apiVersion": f"{group}/v1",
+            "kind": f"{kind}Binding",
+            "metadata": meta,
+            "roleRef": {"apiGroup": group, "kind": kind, "name": names[kind]},
+            "subjects": [subject],
+        }
+        for kind, meta in kinds.items()
+    ]
 
 
 def wanted(account: str) -> set[Right]:

@@ -69,6 +69,12 @@ def workloads(objects: Sequence[Object]) -> list[Object]:
     return of_kind(objects, "Deployment", "StatefulSet", "DaemonSet")
 
 
+def agents(objects: Sequence[Object]) -> list[Object]:
+    """The node agent, once or for several kinds of node."""
+    accounts = ((one, pod_of(one)["serviceAccountName"]) for one in workloads(objects))
+    return [one for one, account in accounts if account == "node-agent"]
+
+
 def pod_of(workload: Object) -> Object:
     pod: Object = workload["spec"]["template"]["spec"]
     return pod

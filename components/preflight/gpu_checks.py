@@ -26,13 +26,20 @@ RECOVERY_ACTIONS = (
 )
 
 
-def check_gpu_count(gpus: Sequence[GpuReading], fault: str | None, expected: int | None) -> Finding:
-    """Against what the pod asked for; None: nobody said how many there should be."""
+def check_gpu_count(
+    gpus: Sequence[GpuReading], fault: str | None, expected: int | None, on_node: int | None = None
+) -> Finding:
+    """Against what the pod asked for, else against what Kubernetes counts on the node: where GPUs
+    are shared that is a multiple of them. None: nobody said how many there should be.
+    """
     seen = len(gpus)
     if expected is None:
         if not seen:
             status: Status = "skipped" if fault in (None, NO_DRIVER) else "fail"
             return Finding("gpu_count", status, f"no GPU: {fault or 'NVML shows none'}")
+        if on_node is not None and seen < on_node and on_node % seen:
+            message = f"{seen} GPUs visible, Kubernetes counts {on_node} on this node"
+            return Finding("gpu_count", "fail", message, value=seen, limit=on_node)
         return Finding("gpu_count", "ok", f"{seen} GPUs", value=seen)
     if seen == expected:
         return Finding("gpu_count", "ok", f"{seen} of {expected} GPUs", value=seen, limit=expected)

@@ -11,23 +11,31 @@ from pathlib import Path
 
 import numpy as np
 
-from components.preflight.machine import within
+from components.preflight.machine import usable_cores, usable_memory, within
 from components.preflight.readings import Bandwidth, DiskSpeed
 
 MIB = 2**20
 COPY_MIB = 32
 """For each core: more than its share of any cache."""
+MEMORY_SHARE = 4
+"""Copies take at most this part, a quarter, of the memory that the container may use."""
 BLOCK = 4 * MIB
 DISK_TIMEOUT_S = 60.0
 """Then the disk is refused whatever its thresholds say."""
 
 
+def num_copies(cores: int, memory_bytes: int) -> int:
+    """How many copies run side by side: one for each core, as far as there is memory for them."""
+    return max(1, min(cores, memory_bytes // MEMORY_SHARE // (2 * COPY_MIB * MIB)))
+
+
 def host_bandwidth(seconds: float, num_threads: int | None = None) -> Bandwidth:
-    """Bytes read plus bytes written by copies that run on every core this process may use.
+    """Bytes read plus bytes written by copies that run side by side, by default `num_copies` of
+    what this container may use: a big node's cores are not all this pod's, nor is its memory.
 
     numpy lets go of the interpreter's lock while it copies.
     """
-    threads = num_threads or len(os.sched_getaffinity(0))
+    threads = num_threads or num_copies(usable_cores(), usable_memory())
     source = np.ones((threads, COPY_MIB * MIB), dtype=np.uint8)
     target = np.empty_like(source)
     target.fill(0)  # the first touch pays for the pages

@@ -24,12 +24,16 @@ UNKNOWN_GPU = ("unknown",)
 
 @dataclass(frozen=True)
 class Expected:
-    """What the pod asked for. None: nobody said."""
+    """What the pod asked for, or the node is said to have. None: nobody said."""
 
     gpus: int | None = None
     """0: the GPUs of the node, if any are visible, are none of this pod's business."""
     kind: str | None = None
     """A key of skus.yaml, or a part of NVML's device name."""
+    on_node: int | None = None
+    """How many Kubernetes counts on the node, for whoever sees all of them; those that pods share
+    or have slices of count several times.
+    """
 
 
 def inspect(
@@ -75,7 +79,8 @@ def _sku_of(readings: Readings, expected: Expected, thresholds: Thresholds) -> S
 def _cheap(
     readings: Readings, sku: Sku, expected: Expected, thresholds: Thresholds
 ) -> list[Finding]:
-    findings = [check_gpu_count(readings.gpus, readings.gpu_fault, expected.gpus)]
+    counted = check_gpu_count(readings.gpus, readings.gpu_fault, expected.gpus, expected.on_node)
+    findings = [counted]
     if readings.gpus:
         findings.append(check_gpu_kind(readings.gpus, sku, expected.kind))
     alone = len(readings.gpus) == 1

@@ -4,6 +4,7 @@ All from /proc, /sys and two system calls; nothing is written and nothing needs 
 """
 
 import ctypes
+import math
 import os
 import re
 import threading
@@ -18,6 +19,7 @@ Answer = TypeVar("Answer")
 GIB = 2**30
 STATFS_TIMEOUT_S = 5.0
 """A dead network mount blocks its caller for ever; the pre-check must not wait with it."""
+CGROUP = Path("/sys/fs/cgroup")
 STA_UNSYNC = 0x40
 TIME_ERROR = 5
 
@@ -104,6 +106,26 @@ def read_host_ecc(root: Path = Path("/sys/devices/system/edac/mc")) -> int | Non
     """Uncorrectable errors of all memory controllers since boot; None where none is watched."""
     counts = [text for path in sorted(root.glob("mc*/ue_count")) if (text := _text(path))]
     return sum(int(text) for text in counts) if counts else None
+
+
+def usable_cores(root: Path = CGROUP) -> int:
+    """Cores that this process may use at once: of those it may run on, no more than its quota."""
+    cores = len(os.sched_getaffinity(0))
+    words = (_text(root / "cpu.max") or _cpu_max_of_v1(root / "cpu")).split()
+    if len(words) != 2 or not words[0].isdigit():  # `max 100000`, or -1: no quota
+        return cores
+    return max(1, min(cores, math.ceil(int(words[0]) / int(words[1]))))
+
+
+def _cpu_max_of_v1(folder: Path) -> str:
+    return f"{_text(folder / 'cpu.cfs_quota_us')} {_text(folder / 'cpu.cfs_period_us')}"
+
+
+def usable_memory(root: Path = CGROUP) -> int:
+    """Bytes: the machine's memory, or what a limit leaves of it."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = _text(root / "memory.max") or _text(root / "memory" / "memory.limit_in_bytes") or ""
+    return min(machine, int(limit)) if limit.isdigit() else machine
 
 
 def read_ports(root: Path = Path("/sys/class/infiniband")) -> tuple[PortReading, ...]:

@@ -122,9 +122,19 @@ class Thresholds:
         ]
         return max(found, key=lambda pair: pair[0])[1] if found else self.skus[DEFAULT]
 
+    def knows(self, kind: str) -> bool:
+        """Whether this names GPUs that are described here, by a key or by words of NVML's name."""
+        return any(
+            kind == sku.name or names_device(kind, part)
+            for sku in self.skus.values()
+            for part in sku.matches
+        )
+
 
 def names_device(part: str, device_name: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(part)}(?!\w)", device_name) is not None
+    """In whole words, whatever their case: labels are often in lower case."""
+    found = re.search(rf"(?<!\w){re.escape(part)}(?!\w)", device_name, re.IGNORECASE)
+    return found is not None
 
 
 def load_thresholds(skus: Path = SKUS, xids: Path = XIDS) -> Thresholds:

@@ -4,6 +4,7 @@ A dropped connection, a server that restarts and a version that is too old (410)
 way: the list is asked for again. Nothing is missed, for what counts is the state, not the events.
 """
 
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -17,11 +18,16 @@ SHORTEST_WATCH_S = 1.0
 class Watched:
     """The objects of one list, by name, while the body runs.
 
-    `changed` is set whenever something changes, here or in another list that shares it.
+    `changed` is set whenever something changes, here or in another list that shares it. After
+    `relist_s` the list is asked for again though no watch has failed, with the end of the watch.
     """
 
-    def __init__(self, api: Api, path: str, changed: threading.Event, **selectors: str) -> None:
+    def __init__(
+        self, api: Api, path: str, changed: threading.Event, relist_s: float = math.inf, /,
+        **selectors: str,
+    ) -> None:  # fmt: skip
         self._api, self._path, self._selectors = api, path, selectors
+        self._relist_s = relist_s
         self._changed = changed
         self._objects: dict[str, Object] = {}
         self._lock = threading.Lock()
@@ -44,6 +50,11 @@ class Watched:
     ) -> None:  # fmt: skip
         self._stopped.set()  # the thread ends with its watch; nobody waits for it
 
+    @property
+    def is_kept(self) -> bool:
+        """False once nobody keeps the objects up to date: after a refusal, or a fault of our own."""
+        return self._thread.is_alive()
+
     def objects(self) -> Mapping[str, Object]:
         with self._lock:
             return dict(self._objects)
@@ -54,7 +65,7 @@ class Watched:
             began = time.monotonic()
             try:
                 version = self._list()
-                while not self._stopped.is_set():
+                while not self._stopped.is_set() and time.monotonic() - began < self._relist_s:
                     version = self._watch(version)
             except Refused as no:
                 if no.status in (401, 403) and self.listed.is_set():

@@ -9,7 +9,7 @@ from tasks.nodes import calls
 from tasks.nodes.effects import Evict, Tell
 from tasks.nodes.plan import Change, plan
 from tasks.nodes.policy import Policy
-from tasks.nodes.record import Record
+from tasks.nodes.record import Record, record_of
 
 LOG = logging.getLogger("headrace.nodes")
 COMPONENT = "headrace-node-controller"
@@ -20,9 +20,10 @@ MAX_ROUNDS = 5
 class Controller:
     """`turn` is one look at everything and what follows from it.
 
-    What it remembers is a dry run's imagined records and its own last quarantines: without them
-    a dry run would say everything again, and a list that is older than its own last write would
-    give the breaker's room away twice. A new process starts from a list that is newer than both.
+    What it remembers is a dry run's imagined records and the last quarantines that it has done or
+    read: without them a dry run would say everything again, and a list that is older than its own
+    last write would give the breaker's room away twice. A new process starts from a list that is
+    newer than both.
     """
 
     def __init__(
@@ -39,7 +40,9 @@ class Controller:
         self._apply = apply
         self._clock = clock
         self._shadow: dict[str, Record] = {}
-        self._own_quarantines: dict[str, list[int]] = {}
+        self._quarantined_at: dict[str, int] = {}
+        self._in_doubt: set[str] = set()
+        """Nodes with a quarantine whose answer was lost: it may have been done."""
         self._evicted: set[str] = set()
 
     def turn(self, nodes: Sequence[Object], pods: Sequence[Object]) -> bool:
@@ -51,6 +54,8 @@ class Controller:
         """
         now = int(self._clock())
         latest = {str(node["metadata"]["name"]): node for node in nodes}
+        for name in tuple(self._in_doubt):
+            self._read_again(name, latest)
         due = set(latest)
         again = False
         for _ in range(MAX_ROUNDS):
@@ -64,16 +69,26 @@ class Controller:
             if not due:
                 return again
             for name in tuple(due):
-                latest.pop(name)
-                found = calls.find_node(self._api, name)
-                if found is not None:
-                    latest[name] = found
+                self._read_again(name, latest)
         return True
+
+    def _read_again(self, name: str, latest: dict[str, Object]) -> None:
+        """What the Node itself says is newer than any list and than what was thought to be written."""
+        found = calls.find_node(self._api, name)
+        latest.pop(name, None)
+        self._quarantined_at.pop(name, None)
+        if found is not None:
+            latest[name] = found
+            meta = found["metadata"]
+            record = record_of(meta.get("labels") or {}, meta.get("annotations") or {}, 0)
+            if record.quarantines_at:
+                self._quarantined_at[name] = record.quarantines_at[-1]
+        self._in_doubt.discard(name)
 
     def _plan(self, latest: Mapping[str, Object], pods: Sequence[Object], now: int) -> list[Change]:
         nodes = list(latest.values())
         policy, hours = self._policy, self._dear_hours
-        return plan(nodes, pods, now, policy, hours, self._shadow, self._own_quarantines)
+        return plan(nodes, pods, now, policy, hours, self._shadow, self._quarantined_at)
 
     def _done(self, change: Change, now: int, latest: dict[str, Object]) -> bool:
         """False if the node is not the one any more that was judged."""
@@ -81,10 +96,7 @@ class Controller:
             if not self._apply:
                 self._shadow[change.name] = change.after
             elif change.body is not None:
-                if change.quarantines:
-                    # Before the write: one whose answer is lost may have been done.
-                    self._own_quarantines.setdefault(change.name, []).append(now)
-                latest[change.name] = calls.patch_node(self._api, change.name, change.body)
+                latest[change.name] = self._written(change, change.body, now)
             self._follow_up(change, now)
         except Refused as no:
             if no.status in (calls.CONFLICT, calls.GONE):
@@ -94,6 +106,21 @@ class Controller:
             # One node's trouble must not keep the others waiting; it is judged again by and by.
             LOG.warning("%s: %s (%s)", change.name, no.message, no.status)
         return True
+
+    def _written(self, change: Change, body: Object, now: int) -> Object:
+        """A quarantine takes the breaker's room unless the server says no: only then it is sure
+        that nothing was written.
+        """
+        try:
+            node = calls.patch_node(self._api, change.name, body)
+        except Away:
+            if change.quarantines:
+                self._quarantined_at[change.name] = now
+                self._in_doubt.add(change.name)
+            raise
+        if change.quarantines:
+            self._quarantined_at[change.name] = now
+        return node
 
     def _follow_up(self, change: Change, now: int) -> None:
         would = "" if self._apply else "dry run, would be: "

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import StageError, UserError
-from components.preflight.inspection import inspect
+from components.preflight.inspection import Expected, inspect
 from components.preflight.kernel_log import KMSG
 from components.preflight.live import Live
 from components.preflight.readings import Measurements, Readings, Source
@@ -31,6 +31,7 @@ from tasks.cluster.api import Api, Away, Object, Refused, connect
 from tasks.nodes import calls
 from tasks.nodes.condition import essence, status_patch
 from tasks.nodes.corrected import corrected_errors
+from tasks.nodes.names import GPU_RESOURCE, POOL_LABEL
 from tasks.nodes.policy import PATH, Policy, load_policy
 from tasks.nodes.record import Record, record_of
 from tasks.nodes.ring import AgentWord, next_word, read_word
@@ -95,7 +96,8 @@ class Agent:
             return None
         readings = self._source.read()
         self._looks.append(sample_of(readings, self._corrected()))
-        report = inspect(Read(readings, self._source), self._thresholds, dear=is_asked)
+        source, expected = Read(readings, self._source), expected_of(node, self._thresholds)
+        report = inspect(source, self._thresholds, dear=is_asked, expected=expected)
         self._stamp_until = 0 if report.verdict == "fail" else record.dear_ok_until
         if self._is_due(report, word, is_asked):
             self._write(node, report)
@@ -135,6 +137,16 @@ class Agent:
                 self._looks = []
             return
         LOG.warning("%s changes too fast to be written; tried again at the next look", self._name)
+
+
+def expected_of(node: Object, thresholds: Thresholds) -> Expected:
+    """What the Node says of its GPUs; a pool whose name names no kind says nothing of theirs."""
+    pool = (node["metadata"].get("labels") or {}).get(POOL_LABEL, "")
+    counted = ((node.get("status") or {}).get("capacity") or {}).get(GPU_RESOURCE, "")
+    return Expected(
+        kind=pool if pool and thresholds.knows(pool) else None,
+        on_node=int(counted) if counted.isdigit() else None,
+    )
 
 
 def _known(node: Object, now: int) -> tuple[Record, AgentWord | None]:

@@ -1,8 +1,9 @@
 """`python -m tasks.nodes.controller`: judges the nodes, and with `--apply` acts on what it finds.
 
 One look at everything there is, whenever a node or a stage's pod (of HEADRACE_NAMESPACE) changes and
-at least every `resync_s`. Killed at any moment, the next one goes on from the Nodes. Run one at a time (one
-replica, strategy Recreate): two would each have the breaker's room.
+at least every `resync_s`; every `relist_s` all is listed anew. Killed at any moment, the next one
+goes on from the Nodes. Run one at a time (one replica, strategy Recreate): two would each have the
+breaker's room.
 """
 
 import argparse
@@ -65,12 +66,17 @@ def run(
     namespace: str,
     stop: threading.Event,
 ) -> None:
-    """Until `stop`. Raises UserError for what waiting cannot mend: missing rights, a wrong address."""
+    """Until `stop`. Raises UserError for what waiting cannot mend: missing rights, a wrong address;
+    InfraError if a watch has died, for what it has seen would be judged for ever.
+    """
     changed = threading.Event()
+    relist_s = policy.controller.relist_s
     controller = Controller(api, policy, dear_hours, apply)
     with (
-        Watched(api, NODES, changed, labelSelector=selector) as nodes,
-        Watched(api, namespace_of(PODS, namespace), changed, labelSelector=STAGE_LABEL) as pods,
+        Watched(api, NODES, changed, relist_s, labelSelector=selector) as nodes,
+        Watched(
+            api, namespace_of(PODS, namespace), changed, relist_s, labelSelector=STAGE_LABEL
+        ) as pods,
     ):
         while not stop.is_set():
             changed.wait(policy.controller.resync_s)
@@ -79,6 +85,11 @@ def run(
             if refusal is not None:
                 with errors_typed("watching nodes and stage pods"):
                     raise refusal
+            if not (nodes.is_kept and pods.is_kept):
+                raise InfraError(
+                    "the watch of nodes or of stage pods has died; its trace is above",
+                    "start the controller again, as Kubernetes does",
+                )
             if not (nodes.listed.is_set() and pods.listed.is_set()):
                 continue
             began = time.monotonic()

@@ -2,11 +2,11 @@
 
 The breaker is here, for it looks at a pool: at most so many of its nodes are newly quarantined
 within a window, counted from the records and from what this process has done itself, for a list of
-the nodes may be older than its own last writes.
+the nodes may be older than its own last writes. A node that is counted needs no room a second time.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,12 +56,13 @@ def plan(
     policy: Policy,
     dear_hours: Mapping[str, float],
     shadow: Mapping[str, Record],
-    own_quarantines: Mapping[str, Sequence[int]],
+    quarantined_at: Mapping[str, int],
 ) -> list[Change]:
     """One step of every node, fatal failures first, so that the breaker's room goes to them.
 
     `dear_hours`: how long passed dear checks hold, by SKU. `shadow`: records that stand for the
-    nodes' own, by node; a dry run's. `own_quarantines`: by node, when this process has done it.
+    nodes' own, by node; a dry run's. `quarantined_at`: by node, when it last was, as this process
+    has written or read it since the list.
     """
     of_node: dict[str, list[Json]] = defaultdict(list)
     for pod in pods:
@@ -74,31 +75,29 @@ def plan(
         )
         for node in nodes
     ]
-    rooms = _rooms(looks, now, policy.breaker, own_quarantines)
+    counted = {
+        _name(node)
+        for node, record, _ in looks
+        if max((*record.quarantines_at, quarantined_at.get(_name(node), 0)))
+        > now - policy.breaker.window_s
+    }
+    rooms = _rooms(nodes, counted, policy.breaker)
     changes = []
     for node, before, seen in sorted(looks, key=_urgency):
-        pool = pool_of(node)
-        after, effects = step(before, replace(seen, may_quarantine=rooms[pool] > 0), now, policy)
+        pool, is_counted = pool_of(node), _name(node) in counted
+        may = is_counted or rooms[pool] > 0
+        after, effects = step(before, replace(seen, may_quarantine=may), now, policy)
         change = Change(node, before, after, patch(node, after), effects)
-        rooms[pool] -= change.quarantines
+        rooms[pool] -= change.quarantines and not is_counted
         if change.body is not None or after != before or effects:
             changes.append(change)
     return changes
 
 
-def _rooms(
-    looks: Iterable[tuple[Json, Record, Observations]],
-    now: int,
-    breaker: Breaker,
-    own_quarantines: Mapping[str, Sequence[int]],
-) -> Counter[str]:
+def _rooms(nodes: Sequence[Json], counted: Collection[str], breaker: Breaker) -> Counter[str]:
     """How many nodes of each pool may still be quarantined now."""
-    sizes: Counter[str] = Counter()
-    taken: Counter[str] = Counter()
-    for node, record, _ in looks:
-        known_at = {*record.quarantines_at, *own_quarantines.get(_name(node), ())}
-        sizes[pool_of(node)] += 1
-        taken[pool_of(node)] += sum(at > now - breaker.window_s for at in known_at)
+    sizes = Counter(pool_of(node) for node in nodes)
+    taken = Counter(pool_of(node) for node in nodes if _name(node) in counted)
     return Counter({pool: allowed(sizes[pool], breaker) - taken[pool] for pool in sizes})
 
 

@@ -44,6 +44,7 @@ class Agent(Section):
 
 class Controller(Section):
     resync_s: Seconds
+    relist_s: Seconds
 
 
 class CorrectedErrors(Section):

@@ -57,7 +57,8 @@ class Started:
         return Path(self._log).read_text()
 
 
-def wait_for(is_so: Callable[[], object], what: str, timeout_s: float = 40) -> None:
+def wait_for(is_so: Callable[[], object], what: str, timeout_s: float = 120) -> None:
+    """The limit is for a fault, not for a slow machine."""
     deadline = time.monotonic() + timeout_s
     while not is_so():
         assert time.monotonic() < deadline, f"waited {timeout_s:g} s for {what}"

@@ -1,4 +1,4 @@
-"""Which fields of a node the agent and the controller may change, asked of a real API server."""
+"""Which fields of a node agent, controller and people may change, asked of a real API server."""
 
 import json
 import uuid
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.access import OPERATOR as OPERATORS_ACCOUNT
+from tests.access import bindings_of_an_operator
 from tests.cluster.overlay import (
     IMAGE,
     answer,
@@ -21,11 +23,14 @@ from tests.manifests import Object, name_of, objects_of, pod_of, workloads
 
 AGENT = "system:serviceaccount:headrace-nodes:node-agent"
 CONTROLLER = "system:serviceaccount:headrace-system:node-controller"
+OPERATOR = f"system:serviceaccount:{':'.join(OPERATORS_ACCOUNT)}"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _applied() -> None:
+def _applied() -> Iterator[None]:
     apply_dev()
+    with created(*bindings_of_an_operator()):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +119,44 @@ def test_the_controller_taints_cordons_and_labels_any_node(node: str) -> None:
 )
 def test_the_controller_changes_nothing_else_of_a_node(node: str, patch: Object, said: str) -> None:
     assert said in refusal(CONTROLLER, node, patch, at="dev-1")
+
+
+def note(name: str, value: str | None = "x") -> Object:
+    return {"metadata": {"annotations": {name: value}}}
+
+
+@pytest.mark.parametrize("what", ["headrace.dev/repaired-at", "headrace.dev/reset"])
+def test_who_operates_nodes_reports_a_repair_or_a_reset_of_any(node: str, what: str) -> None:
+    assert refusal(OPERATOR, node, note(what), at="") == ""
+
+
+@pytest.mark.parametrize(
+    ("patch", "said"),
+    [
+        (TAINT, "no label and no taint"),
+        ({"spec": {"unschedulable": True}}, "no label and no taint"),
+        ({"metadata": {"labels": {"headrace.dev/node-state": "healthy"}}}, "no label and no taint"),
+        (note("headrace.dev/node-health"), "repaired-at and headrace.dev/reset alone"),
+        (note("other/note"), "repaired-at and headrace.dev/reset alone"),
+        (note("kwok.x-k8s.io/node", None), "repaired-at and headrace.dev/reset alone"),
+        (
+            {"metadata": {"ownerReferences": [
+                {"apiVersion": "v1", "kind": "Pod", "name": "none", "uid": "0"}]}},
+            "no owner",
+        ),
+    ],
+)  # fmt: skip
+def test_who_operates_nodes_changes_nothing_else_of_a_node(
+    node: str, patch: Object, said: str
+) -> None:
+    assert said in refusal(OPERATOR, node, patch, at="")
+
+
+def test_who_administers_the_cluster_is_not_held_to_an_operators_fields(node: str) -> None:
+    for patch in (TAINT, {"metadata": {"labels": {"headrace.dev/gpu-pool": "h200"}}}):
+        headers = {"Content-Type": "application/strategic-merge-patch+json"}
+        said = call("PATCH", f"/api/v1/nodes/{node}", patch, dry_run=True, **headers)
+        assert said["kind"] == "Node"
 
 
 READ_LOG = """

@@ -111,6 +111,21 @@ def test_a_watch_that_ends_goes_on_where_it_stopped_by_events_and_bookmarks() ->
         assert versions(found) == {"a": "1", "b": "3", "c": "10"}
 
 
+def test_the_list_is_asked_for_again_after_its_time_though_no_watch_has_failed() -> None:
+    def later(to: object) -> None:
+        time.sleep(0.2)
+        text = bookmark(9)
+        to.wfile.write(f"{len(text):x}\r\n".encode() + text + b"\r\n0\r\n\r\n")  # type: ignore[attr-defined]
+
+    script = [lists(2, thing("a")), streams(end=later), lists(9, thing("missed"))]
+    with serving(*script) as (server, api):
+        with Watched(api, "/things", threading.Event(), 0.1) as found:
+            until(lambda: versions(found) == {"missed": "1"})
+            server.released.set()
+        ended(found)
+        assert not found.is_kept
+
+
 @pytest.mark.parametrize(
     "broken",
     [

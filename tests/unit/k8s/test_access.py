@@ -2,13 +2,26 @@
 
 import pytest
 
-from tests.access import ACCOUNTS, Peer, allowed, granted, wanted
+from tests.access import (
+    ACCOUNTS,
+    OPERATOR,
+    Peer,
+    allowed,
+    bindings_of_an_operator,
+    granted,
+    wanted,
+)
 from tests.manifests import containers_of, name_of, objects_of, place_of, pod_of, workloads
 
 
 @pytest.mark.parametrize("account", ACCOUNTS)
 def test_an_account_has_its_rights_and_no_others(account: str) -> None:
     assert granted(objects_of("gpu"), ACCOUNTS[account]) == wanted(account)
+
+
+def test_who_operates_nodes_has_the_rights_of_headrace_nodes_and_no_others() -> None:
+    objects = [*objects_of("gpu"), *bindings_of_an_operator()]
+    assert granted(objects, OPERATOR) == wanted("node-operator")
 
 
 def test_no_account_of_ours_is_left_out() -> None:
@@ -113,4 +126,5 @@ def test_the_ports_of_the_policies_are_those_of_the_programs() -> None:
         for container in containers_of(pod_of(one))
         for port in container.get("ports", [])
     }
-    assert open_ports == {"prefect": 4200, "mlflow": 5000, "postgres": 5432, "node-agent": 9464}
+    agents = {"node-agent": 9464, "node-agent-cpu": 9464}
+    assert open_ports == {"prefect": 4200, "mlflow": 5000, "postgres": 5432} | agents

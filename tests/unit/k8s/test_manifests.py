@@ -10,6 +10,7 @@ from tests.manifests import (
     OVERLAYS,
     ROOT,
     Object,
+    agents,
     amount,
     containers_of,
     name_of,
@@ -22,7 +23,7 @@ from tests.manifests import (
 )
 
 NAMESPACES = {"headrace", "headrace-system", "headrace-nodes"}
-WITH_TOKEN = {"flows", "node-controller", "node-agent"}
+WITH_TOKEN = {"flows", "node-controller", "node-agent", "node-agent-cpu"}
 """The programs that ask the API server; nobody else gets a token."""
 
 every_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
@@ -207,7 +208,7 @@ def test_both_claims_of_the_shared_volume_lead_to_one_storage(overlay: str) -> N
 def test_every_container_is_restricted(overlay: str) -> None:
     """Pod Security's level restricted, and what it leaves open; the agent has one exception more."""
     for workload in workloads(objects_of(overlay)):
-        pod, is_agent = pod_of(workload), name_of(workload) == "node-agent"
+        pod, is_agent = pod_of(workload), workload in agents([workload])
         assert pod["automountServiceAccountToken"] == (name_of(workload) in WITH_TOKEN)
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert is_agent != (pod["securityContext"].get("runAsNonRoot") is True)
@@ -223,6 +224,37 @@ def test_every_container_is_restricted(overlay: str) -> None:
             assert {"cpu", "memory"} <= set(container["resources"]["requests"])
             assert "memory" in container["resources"]["limits"]
             assert any(mount["mountPath"] == "/tmp" for mount in container["volumeMounts"])
+
+
+@pytest.mark.parametrize("overlay", ["kind", "gpu"])
+@pytest.mark.parametrize("labels", [{}, {"headrace.dev/gpu-pool": "h100"}])
+def test_one_agent_runs_on_each_node_with_a_gpu_or_without(
+    overlay: str, labels: dict[str, str]
+) -> None:
+    """A node without one would stay in repair for ever, and have its dear checks in every pod."""
+    there = [one for one in agents(objects_of(overlay)) if _goes_to(pod_of(one), labels)]
+    assert len(there) == 1
+    assert pod_of(there[0])["tolerations"] == [{"operator": "Exists"}]
+    if overlay == "gpu":  # NVIDIA's runtime is where its GPUs are
+        assert (pod_of(there[0]).get("runtimeClassName") == "nvidia") == bool(labels)
+
+
+def _goes_to(pod: Object, labels: dict[str, str]) -> bool:
+    assert "nodeSelector" not in pod
+    if "affinity" not in pod:
+        return True
+    required = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    ((one,),) = (term["matchExpressions"] for term in required["nodeSelectorTerms"])
+    return (one["key"] in labels) == {"Exists": True, "DoesNotExist": False}[one["operator"]]
+
+
+@every_overlay
+def test_the_ranks_of_a_check_on_all_gpus_have_memory_to_meet_in(overlay: str) -> None:
+    for agent in agents(objects_of(overlay)):
+        (container,), volumes = pod_of(agent)["containers"], pod_of(agent)["volumes"]
+        assert {"name": "shm", "mountPath": "/dev/shm"} in container["volumeMounts"]
+        (shm,) = (one["emptyDir"] for one in volumes if one["name"] == "shm")
+        assert shm["medium"] == "Memory"
 
 
 @every_overlay

@@ -6,16 +6,19 @@ from dataclasses import replace
 
 import pytest
 
+from components.preflight.inspection import Expected, inspect
 from components.preflight.readings import ClockReading, GpuReading, KernelLogReading, Readings
 from components.preflight.report import Finding
 from components.preflight.stamp import Stamp, ask_stamp
+from tasks.nodes.agent import expected_of
 from tasks.nodes.condition import condition, essence, status_patch
-from tasks.nodes.names import CONDITION, SAMPLES_ANNOTATION
+from tasks.nodes.names import CONDITION, POOL_LABEL, SAMPLES_ANNOTATION
 from tasks.nodes.ring import read_word, word_json
 from tasks.nodes.risk import Sample
 from tasks.nodes.sampling import merged, sample_of
 from tasks.nodes.stamp_server import serve
 from tests.unit.nodes.builders import FATAL, NOW, OK, POLICY, SOFT, node, report, word
+from tests.unit.preflight.recordings.made import HEALTHY, THRESHOLDS
 
 READY = {"type": "Ready", "status": "True"}
 
@@ -105,6 +108,28 @@ def test_several_looks_make_one_sample_of_the_newest_counters_and_the_worst_heat
     ]
     assert merged(looks) == Sample(NOW + 120, 9, 2, 70.0, 75.0, 0.333)
     assert merged([Sample(NOW)]) == Sample(NOW)
+
+
+@pytest.mark.parametrize(
+    ("pool", "capacity", "failing"),
+    [
+        ("h100", {"nvidia.com/gpu": "2"}, []),
+        ("h100-sxm", {"cpu": "8"}, []),
+        ("fast", None, []),
+        ("h200", {"nvidia.com/gpu": "2"}, ["gpu_kind"]),
+        ("h100", {"nvidia.com/gpu": "3"}, ["gpu_count"]),
+    ],
+)
+def test_a_node_whose_gpus_are_not_those_it_says_it_has_fails(
+    pool: str, capacity: dict[str, str] | None, failing: list[str]
+) -> None:
+    there = node(labels={POOL_LABEL: pool}) | {"status": {"capacity": capacity}}
+    report = inspect(HEALTHY, THRESHOLDS, expected=expected_of(there, THRESHOLDS))
+    assert [found.check for found in report.findings if found.status == "fail"] == failing
+
+
+def test_a_node_that_says_nothing_of_gpus_may_have_any() -> None:
+    assert expected_of(node(labels={}), THRESHOLDS) == Expected()
 
 
 STAMPS: list[int | None] = [None]

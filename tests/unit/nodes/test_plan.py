@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tasks.nodes.names import HEALTH_ANNOTATION, POOL_LABEL
 from tasks.nodes.plan import Change, allowed, plan, pool_of
 from tasks.nodes.policy import Breaker
-from tasks.nodes.record import from_json
+from tasks.nodes.record import Record, from_json, to_json
 from tests.unit.nodes.builders import DEAR_HOURS, FATAL, NOW, POLICY, SOFT, node, pod, report, word
 
 WINDOW_S = POLICY.breaker.window_s
@@ -97,8 +97,16 @@ def test_pools_have_a_breaker_each() -> None:
 def test_a_list_older_than_the_controllers_own_write_gives_no_room_away() -> None:
     nodes = [node(f"n{index}") for index in range(3)]
     pods = [pod("b", "n1", "Failed", 69, report(FATAL))]
-    [change] = [c for c in planned(nodes, pods, own={"n0": [NOW - 5]}) if c.name == "n1"]
+    [change] = [c for c in planned(nodes, pods, own={"n0": NOW - 5}) if c.name == "n1"]
     assert (change.after.state, change.after.held_since_at) == ("suspect", NOW)
+
+
+def test_a_node_that_went_within_the_window_needs_no_room_to_go_again() -> None:
+    gone = Record("healthy", NOW - 60, quarantines_at=(NOW - 100,))
+    nodes = [node("n0", annotations={HEALTH_ANNOTATION: to_json(gone)}), node("n1"), node("n2")]
+    pods = [pod(f"p{i}", f"n{i}", "Failed", 69, report(FATAL)) for i in range(2)]
+    applied(nodes, planned(nodes, pods))
+    assert states([nodes[0], nodes[1]]) == ["quarantined", "suspect"]
 
 
 def test_a_dry_runs_imagined_records_stand_for_the_nodes_own() -> None:
@@ -127,7 +135,7 @@ def test_no_window_ever_sees_more_quarantines_than_the_breaker_allows(
 ) -> None:
     nodes = [node(f"n{i}", labels={POOL_LABEL: "a" if i < 10 else "b"}) for i in range(12)]
     pods: list[Any] = []
-    own: dict[str, list[int]] = {}
+    own: dict[str, int] = {}
     quarantined: dict[str, list[int]] = {"a": [], "b": []}
     now = NOW
     for gap_s, sick, is_restarted in episodes:
@@ -140,10 +148,10 @@ def test_no_window_ever_sees_more_quarantines_than_the_breaker_allows(
         for change in changes:
             if change.quarantines:
                 quarantined[pool_of(change.node)].append(now)
-                own.setdefault(change.name, []).append(now)
+                own[change.name] = now
         # A look at a list from before these writes wants nothing but the same again: conflicts.
         repeated = planned(before, pods, now, own=own)
-        assert all(now in own[change.name] for change in repeated if change.quarantines)
+        assert all(own.get(change.name) == now for change in repeated if change.quarantines)
     for pool, number in (("a", 2), ("b", 1)):
         for start in quarantined[pool]:
             inside = [at for at in quarantined[pool] if start <= at < start + WINDOW_S]

@@ -186,6 +186,17 @@ def test_a_machine_without_a_driver_is_no_gpu_node_and_no_failure() -> None:
 
 
 @pytest.mark.parametrize(
+    ("seen", "on_node", "status"),
+    [(2, 2, "ok"), (2, 3, "fail"), (2, 1, "ok"), (2, 8, "ok"), (2, None, "ok"), (0, 8, "skipped")],
+)
+def test_fewer_gpus_than_kubernetes_counts_are_a_failure_unless_it_counts_shares_of_them(
+    seen: int, on_node: int | None, status: str
+) -> None:
+    finding = check_gpu_count(GPUS[:seen], NO_DRIVER, None, on_node)
+    assert (finding.status, finding.fatal) == (status, False)
+
+
+@pytest.mark.parametrize(
     ("expected", "status"),
     [(None, "ok"), ("h100-sxm", "ok"), ("H100 80GB", "ok"), ("h200", "fail"), ("A100", "fail")],
 )

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from components.preflight.host_speed import disk_speed, host_bandwidth
+from components.preflight.host_speed import disk_speed, host_bandwidth, num_copies
 from components.preflight.machine import (
     read_clock,
     read_disk,
     read_host_ecc,
     read_memory_pressure,
     read_ports,
+    usable_cores,
+    usable_memory,
     within,
 )
 from components.preflight.readings import PortReading
@@ -54,6 +56,57 @@ def test_pressure_is_the_share_of_the_last_minute(tmp_path: Path) -> None:
     )
     assert read_memory_pressure(path) == 4.25
     assert read_memory_pressure(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "max 100000"}, 8),
+        ({"cpu.max": "250000 100000"}, 3),
+        ({"cpu.max": "1600000 100000"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "20000", "cpu/cpu.cfs_period_us": "100000"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ({}, 8),
+    ],
+)
+def test_a_quota_of_the_container_leaves_so_many_cores(
+    files: dict[str, str], cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert usable_cores(written(tmp_path, files)) == cores
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"),
+    [
+        ({"memory.max": "1048576"}, 2**20),
+        ({"memory/memory.limit_in_bytes": "1048576"}, 2**20),
+        ({"memory.max": "max"}, None),
+        ({"memory/memory.limit_in_bytes": "9223372036854771712"}, None),
+        ({}, None),
+    ],
+)
+def test_a_limit_of_the_container_leaves_so_much_memory(
+    files: dict[str, str], limit: int | None, tmp_path: Path
+) -> None:
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert usable_memory(written(tmp_path, files)) == (limit or machine)
+
+
+def written(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text + "\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("cores", "gib", "number"), [(192, 8, 32), (4, 8, 4), (192, 768, 192), (8, 0.01, 1)]
+)
+def test_copies_take_a_quarter_of_the_containers_memory_at_most(
+    cores: int, gib: float, number: int
+) -> None:
+    assert num_copies(cores, int(gib * 2**30)) == number
 
 
 def test_memory_errors_are_summed_over_controllers(tmp_path: Path) -> None:

@@ -40,6 +40,12 @@ def test_a_sku_is_found_by_whole_words_of_nvmls_name(names: tuple[str, ...], sku
     assert THRESHOLDS.sku_of(names).name == sku
 
 
+def test_a_kind_is_known_by_a_key_or_by_words_of_nvmls_name_in_any_case() -> None:
+    known = ("h100-sxm", "h100", "H200", "a100", "l40s")
+    assert all(THRESHOLDS.knows(kind) for kind in known)
+    assert not any(THRESHOLDS.knows(kind) for kind in ("fast", "h10", "cpu", "default", "b300"))
+
+
 def test_what_a_sku_does_not_say_holds_as_by_default() -> None:
     default, h100 = THRESHOLDS.skus["default"], THRESHOLDS.skus["h100-sxm"]
     assert h100.node == default.node
