@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
@@ -20,6 +20,7 @@ from yaml import YAMLError
 from components.errors import InfraError, StageError, UserError
 
 Object = dict[str, Any]
+Answer = TypeVar("Answer")
 JOBS = "/apis/batch/v1/namespaces/{namespace}/jobs"
 PODS = "/api/v1/namespaces/{namespace}/pods"
 SERVICES = "/api/v1/namespaces/{namespace}/services"
@@ -155,9 +156,9 @@ def namespace_of(path: str, namespace: str, name: str = "") -> str:
 
 
 def patiently(
-    ask: Callable[[], Object], patience_s: float, say: Callable[[str], object],
+    ask: Callable[[], Answer], patience_s: float, say: Callable[[str], object],
     pause: Callable[[float], object] = time.sleep,
-) -> Object:  # fmt: skip
+) -> Answer:  # fmt: skip
     """What `ask` gives, asked again while the server is away.
 
     Raises Refused, or InfraError after `patience_s`, or what `pause` raises to end the waiting.

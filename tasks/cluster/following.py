@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from components.errors import InfraError
+from components.errors import InfraError, NodeUnhealthy
 from tasks import outcome
 from tasks.claim import GANG, PLACES, place_of
 from tasks.cluster import api, checks
@@ -17,6 +17,7 @@ from tasks.cluster.diagnose import Verdict, hopeless, stuck, verdict
 from tasks.cluster.progress import JobProgress
 from tasks.cluster.seen import JOB_NAME_LABEL, JOB_UID_LABEL, Seen, finished, workload_of
 from tasks.cluster.signals import Signals
+from tasks.cluster.signature import Signature
 from tasks.cluster.situation import Situation, gang, order_in_queue, situation
 from tasks.cluster.watching import Watched
 from tasks.config import Settings, StageResources
@@ -47,6 +48,7 @@ def follow(
     `settings.patience_s`: the Job goes on then.
     """
     follower = _Follower(server, settings, run, name, resources, progress)
+    signature = Signature(server, settings.namespace, progress.say)
     watches: dict[str, Watched] = {}
     uid = ""
     with ExitStack() as stack:
@@ -79,6 +81,8 @@ def follow(
                 raise InfraError(
                     f"stopped watching; the Job {name} goes on", "run it again to adopt it"
                 )
+            if job is not None:
+                signature.put_on(job)
             follower.show(seen)
             found = follower.ended(seen)
             if found is not None:
@@ -140,12 +144,16 @@ class _Follower:
         found = hopeless(seen, self._lost_s, self._pull_patience_s) or self._still_stuck(seen)
         if found is not None:
             self._tell_warnings(seen)
-            cancel(
-                self._server, self._namespace, self._name,
-                0.0 if found.kind == "node" else self._wait_s,
-            )  # fmt: skip
+            try:
+                self._end(0.0 if found.kind == NodeUnhealthy.kind else self._wait_s)
+            except InfraError as error:  # what was found says more than that the Job is still there
+                self._progress.say(f"{error.message}; {error.hint}")
             self._progress.relay()
         return found
+
+    def _end(self, wait_s: float) -> None:
+        say = self._progress.say
+        cancel(self._server, self._namespace, self._name, wait_s, say, insists=True)
 
     def _still_stuck(self, seen: Seen) -> Verdict | None:
         """What has kept a pod from starting for so long that it will not pass."""
@@ -157,7 +165,7 @@ class _Follower:
     def cancelled(self) -> Verdict:
         """End it, and wait for its checkpoint."""
         self._progress.show(Situation("stopping", "cancelled"))
-        cancel(self._server, self._namespace, self._name, self._wait_s)
+        self._end(self._wait_s)
         self._progress.relay()
         return Verdict(InfraError.kind, f"{self._run.stage} was cancelled", "run it again")
 

@@ -73,7 +73,8 @@ def followed(
     settings: Settings = SETTINGS,
 ) -> Verdict:
     progress = JobProgress(run, name)
-    return follow(server, settings, run, name, resources(grace_s=1), progress, signals or Signals())
+    hasty = resources().model_copy(update={"grace_s": 0.05})
+    return follow(server, settings, run, name, hasty, progress, signals or Signals())
 
 
 def history(run: RunDir) -> list[str]:
@@ -186,6 +187,19 @@ def test_what_will_never_end_is_ended(run: RunDir) -> None:
     assert len(asked.was_asked("DELETE", f"{JOBS}/{name}")) == 1
 
 
+def test_an_ending_that_fails_does_not_hide_why_it_was_to_end(run: RunDir) -> None:
+    name, routes = name_of("image-name"), told("image-name")
+    routes["DELETE", f"{JOBS}/{name}"] = [refuses(503, "ServiceUnavailable", "etcd is away")]
+    routes["PATCH", f"{JOBS}/{name}"] = [refuses(500, "InternalError", "no webhook")]
+    with routed(routes) as (_, server):
+        settings = SETTINGS.model_copy(update={"lost_s": 0.01})
+        assert followed(server, run, name, settings=settings).kind == "user"
+    assert history(run)[-1] == (
+        f"the Job {name} could not be ended: Kubernetes does not answer: etcd is away; "
+        f"kubectl -n n delete job {name}"
+    )
+
+
 def test_a_container_that_still_cannot_start_after_its_time_is_given_up(run: RunDir) -> None:
     name, routes = name_of("image-no-registry"), told("image-no-registry")
     (pod,) = copy.deepcopy(seen("image-no-registry").pods)
@@ -257,7 +271,7 @@ def test_one_that_is_told_to_let_go_leaves_the_job_alone(run: RunDir) -> None:
 )
 def test_a_signal_is_heard_while_the_server_is_away(run: RunDir, flag: str, words: str) -> None:
     signals = Signals()
-    patient = Settings(launcher="kubernetes", namespace=NAMESPACE, patience_s=60)
+    patient = Settings(launcher="kubernetes", namespace=NAMESPACE, patience_s=60, lost_s=0.05)
     with routed({}) as (_, server):
         pass
     began = time.monotonic()

@@ -19,7 +19,19 @@ from tasks.run_dir import RunDir
 from tests.resources import resources
 from tests.unit.cluster.recordings import document
 from tests.unit.cluster.runs import ATTEMPT, KEY, STAGE, hurry, pod_says, run_folder, said
-from tests.unit.cluster.servers import Answer, Routed, kubeconfig, lists, refuses, routed, says
+from tests.unit.cluster.servers import (
+    Answer,
+    Handler,
+    Routed,
+    event,
+    hold,
+    kubeconfig,
+    lists,
+    refuses,
+    routed,
+    says,
+    streams,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 NAMESPACE = "n"
@@ -45,7 +57,7 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def complete_job() -> dict[str, Any]:
     job: dict[str, Any] = document("complete")["job"]
-    job["metadata"]["name"] = NAME
+    job["metadata"] |= {"name": NAME, "resourceVersion": "2"}
     job["spec"]["template"] = {"spec": {}}
     return job
 
@@ -65,14 +77,30 @@ def routes_of_a_new_job() -> Routes:
     }
 
 
-def routes_of_a_running_job(run: RunDir) -> Routes:
-    """One that is there, and whose pod has just written how it ended."""
+def routes_of_a_running_job(run: RunDir, *notes: Answer) -> Routes:
+    """One that is there, whose pod has written how it ended, and which is complete once it is signed.
+
+    `notes` are what a server answers before it takes the signature.
+    """
     pod_says(run, "a", said("ok", 0))
-    job = complete_job()
+    job, signed = complete_job(), threading.Event()
     job["status"] = {}
-    routes = routes_of_a_new_job() | {("GET", JOB): [says(job)]}
-    routes["GET", JOBS].pop(0)
-    return routes
+    job["metadata"]["annotations"] = {"headrace.dev/flow-run": "a-flow-that-died"}
+
+    def takes(to: Handler) -> None:
+        says(job)(to)
+        signed.set()
+
+    def completes(to: Handler) -> None:
+        signed.wait(5)
+        streams(event("MODIFIED", complete_job()), end=hold)(to)
+
+    return routes_of_a_new_job() | {
+        ("GET", JOB): [says(job)],
+        ("GET", JOBS): [lists(1, job)],
+        ("WATCH", JOBS): [completes],
+        ("PATCH", JOB): [*notes, takes],
+    }
 
 
 @contextmanager
@@ -201,6 +229,19 @@ def test_a_job_that_is_there_is_adopted(run: RunDir, monkeypatch: pytest.MonkeyP
         note, kept = server.was_asked("PATCH", JOB)
     assert note == {"metadata": {"annotations": {"headrace.dev/flow-run": "a-flow"}}}
     assert kept == {"spec": {"ttlSecondsAfterFinished": 3600}}
+
+
+def test_a_job_that_is_adopted_while_kueue_is_away_is_signed_when_it_is_back(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    away = refuses(500, "InternalError", "failed calling webhook vjob.kb.io")
+    routes = routes_of_a_running_job(run, away, away)
+    monkeypatch.setenv("HEADRACE_FLOW_RUN", "a-flow")
+    with launching(run.root, routes, monkeypatch) as (server, launcher):
+        assert launcher.run(run, of_one()).ok
+        *notes, _ = server.was_asked("PATCH", JOB)
+    assert notes == [{"metadata": {"annotations": {"headrace.dev/flow-run": "a-flow"}}}] * 3
+    assert capfdbinary.readouterr().out.count(b"does not yet say who waits for it") == 1
 
 
 def test_a_gang_that_is_adopted_gets_the_service_that_its_maker_did_not_live_to_make(
