@@ -69,6 +69,22 @@ def require_fit(nodes: Sequence[Object], stage: str, resources: StageResources) 
     )
 
 
+def require_queue(
+    queues: Sequence[Object], priorities: Sequence[Object], stage: str, resources: StageResources
+) -> None:
+    """Raise UserError if the stage's LocalQueue or its WorkloadPriorityClass is not among these."""
+    for kind, key, wanted, there in (
+        ("queue", "queue", resources.queue, queues),
+        ("priority class", "priority", resources.priority, priorities),
+    ):
+        names = sorted(one["metadata"]["name"] for one in there)
+        if wanted not in names:
+            raise UserError(
+                f"the cluster has no {kind} {wanted} for {stage}, only {', '.join(names) or 'none'}",
+                f"set {key} in k8s/resources.yaml: stages.{stage}, or make it as k8s/queues does",
+            )
+
+
 def avoidable(
     nodes: Sequence[Object], avoid: Sequence[str], resources: StageResources
 ) -> list[str]:

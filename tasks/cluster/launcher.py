@@ -24,6 +24,7 @@ from tasks.cluster.manifest import (
     Attempt,
     Place,
     job_name,
+    left_behind,
     load_template,
     operators_folder,
     owned,
@@ -132,7 +133,12 @@ class KubernetesLauncher:
         self, run: RunDir, request: Mapping[str, Json], resources: StageResources,
         progress: JobProgress,
     ) -> None:  # fmt: skip
-        nodes = self._ask(lambda: self._api.get(api.NODES), progress)
+        queues = namespace_of(api.LOCAL_QUEUES, self._settings.namespace)
+        nodes, its_queues, priorities = (
+            self._ask(partial(self._api.get, path), progress)
+            for path in (api.NODES, queues, api.PRIORITIES)
+        )
+        checks.require_queue(its_queues["items"], priorities["items"], run.stage, resources)
         if not self._settings.autoscales:
             checks.require_fit(nodes["items"], run.stage, resources)
         avoid = checks.avoidable(nodes["items"], request["avoid_nodes"], resources)
@@ -146,6 +152,8 @@ class KubernetesLauncher:
                 raise
             made = self._ask(lambda: self._api.get(f"{path}/{job['metadata']['name']}"), progress)
         self._create_services(others, made, progress)
+        for line in left_behind(run.stage, os.environ):
+            progress.say(line)
         progress.say(f"submitted the Job {job['metadata']['name']} to the queue {resources.queue}")
 
     def _rendered(

@@ -31,14 +31,15 @@ from tests.unit.cluster.servers import (
     routed,
     says,
     streams,
+    thing,
 )
 
 ROOT = Path(__file__).resolve().parents[3]
 NAMESPACE = "n"
 NAME = job_name(STAGE, KEY, ATTEMPT)
-JOBS, PODS, WORKLOADS, EVENTS, SERVICES = (
+JOBS, PODS, WORKLOADS, EVENTS, SERVICES, QUEUES = (
     namespace_of(path, NAMESPACE)
-    for path in (api.JOBS, api.PODS, api.WORKLOADS, api.EVENTS, api.SERVICES)
+    for path in (api.JOBS, api.PODS, api.WORKLOADS, api.EVENTS, api.SERVICES, api.LOCAL_QUEUES)
 )
 JOB = f"{JOBS}/{NAME}"
 BEFORE = {"launcher": "kubernetes", "attempt": ATTEMPT}
@@ -71,6 +72,8 @@ def routes_of_a_new_job() -> Routes:
         ("GET", WORKLOADS): [lists(1)],
         ("GET", EVENTS): [lists(1)],
         ("GET", api.NODES): [lists(1, NODE)],
+        ("GET", QUEUES): [lists(1, thing("data"), thing("other"))],
+        ("GET", api.PRIORITIES): [lists(1, thing("research"))],
         ("POST", JOBS): [says(complete_job())],
         ("POST", SERVICES): [says({})],
         ("PATCH", JOB): [says(complete_job())],
@@ -140,6 +143,22 @@ def test_a_job_is_made_and_its_result_is_the_pods(
     assert "sick" in str(made["spec"]["template"]["spec"]["affinity"])
     assert server.was_asked("POST", SERVICES) == []
     assert (ended.kind, ended.exit_code, ended.node, ended.elapsed_s) == ("ok", 0, "dev-1", 2.0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"queue": "dta"}, "no queue dta for pretrain, only data, other"),
+        ({"priority": "background"}, "no priority class background for pretrain, only research"),
+    ],
+)
+def test_a_queue_or_a_priority_that_is_not_there_is_refused_with_those_that_are(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, str], words: str
+) -> None:
+    with launching(run.root, routes_of_a_new_job(), monkeypatch) as (server, launcher):
+        with pytest.raises(UserError, match=words):
+            launcher.run(run, of_one(**wrong))
+        assert server.was_asked("POST", JOBS) == []
 
 
 @pytest.mark.parametrize("autoscales", [False, True])
