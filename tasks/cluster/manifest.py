@@ -148,7 +148,7 @@ def _fill_pod(
     pod["securityContext"] |= {"runAsUser": place.uid, "runAsGroup": place.gid}
     if resources.num_nodes > 1:
         pod["subdomain"] = name
-    pod["tolerations"] += _tolerations(resources)
+    pod["tolerations"] += tolerations(resources)
     if attempt.avoid_nodes:
         pod["affinity"] = _away_from(attempt.avoid_nodes)
     (volume,) = (one for one in pod["volumes"] if one["name"] == "project")
@@ -217,7 +217,8 @@ def _requests(resources: StageResources) -> Object:
     return {"requests": {"cpu": cpu} | limits, "limits": limits}
 
 
-def _tolerations(resources: StageResources) -> list[Object]:
+def tolerations(resources: StageResources) -> list[Object]:
+    """Of a stage's pods, beside those of every Job."""
     found = []
     if resources.gpus:
         found.append({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"})

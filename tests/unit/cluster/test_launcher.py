@@ -45,8 +45,13 @@ JOB = f"{JOBS}/{NAME}"
 BEFORE = {"launcher": "kubernetes", "attempt": ATTEMPT}
 NODE = {
     "metadata": {"name": "dev-1"},
-    "status": {"allocatable": {"cpu": "2", "memory": "8Gi", "ephemeral-storage": "9Gi"}},
+    "spec": {},
+    "status": {
+        "allocatable": {"cpu": "2", "memory": "8Gi", "ephemeral-storage": "9Gi"},
+        "conditions": [{"type": "Ready", "status": "True"}],
+    },
 }
+SICK = NODE | {"metadata": {"name": "sick"}}
 Routes = dict[tuple[str, str], list[Answer]]
 
 
@@ -71,7 +76,7 @@ def routes_of_a_new_job() -> Routes:
         ("GET", PODS): [lists(1)],
         ("GET", WORKLOADS): [lists(1)],
         ("GET", EVENTS): [lists(1)],
-        ("GET", api.NODES): [lists(1, NODE)],
+        ("GET", api.NODES): [lists(1, NODE, SICK)],
         ("GET", QUEUES): [lists(1, thing("data"), thing("other"))],
         ("GET", api.PRIORITIES): [lists(1, thing("research"))],
         ("POST", JOBS): [says(complete_job())],
