@@ -13,7 +13,7 @@ from tasks.claim import GANG, PLACES, place_of
 from tasks.cluster import api, checks
 from tasks.cluster.api import Api, Away, Object, Refused, namespace_of
 from tasks.cluster.cancel import cancel, pods_are_gone
-from tasks.cluster.diagnose import Verdict, hopeless, stuck, verdict
+from tasks.cluster.diagnose import FAILED_MOUNTS, Verdict, held_up, hopeless, stuck, verdict
 from tasks.cluster.progress import JobProgress
 from tasks.cluster.seen import JOB_NAME_LABEL, JOB_UID_LABEL, Seen, finished, workload_of
 from tasks.cluster.signals import Signals
@@ -111,7 +111,9 @@ class _Follower:
         """How long pods may take to end."""
         self._asked_at, self._gone_at = -ASK_INTERVAL_S, 0.0
         self._kept_out, self._place = _Looked(), _Looked()
-        self._stuck_since = time.monotonic()
+        self._place_patience_s = settings.place_patience_s
+        self._stuck_since = [time.monotonic()] * 2
+        self._unmounted: dict[str, str] = {}
 
     def show(self, seen: Seen) -> None:
         """Say where the Job is; with its place in the queue and the cluster's warnings while it waits."""
@@ -157,10 +159,17 @@ class _Follower:
 
     def _still_stuck(self, seen: Seen) -> Verdict | None:
         """What has kept a pod from starting for so long that it will not pass."""
-        found = stuck(seen)
-        if found is None:
-            self._stuck_since = time.monotonic()
-        return found if time.monotonic() - self._stuck_since > self._pull_patience_s else None
+        now = time.monotonic()
+        causes = (
+            (stuck(seen), self._pull_patience_s),
+            (held_up(seen, self._unmounted), self._place_patience_s),
+        )
+        for index, (found, patience_s) in enumerate(causes):
+            if found is None:
+                self._stuck_since[index] = now
+            elif now - self._stuck_since[index] > patience_s:
+                return found
+        return None
 
     def cancelled(self) -> Verdict:
         """End it, and wait for its checkpoint."""
@@ -244,10 +253,12 @@ class _Follower:
         with suppress(Away, Refused):
             path = namespace_of(api.EVENTS, self._namespace)
             for event in self._server.get(path, fieldSelector="type=Warning")["items"]:
-                if event["involvedObject"].get("name") in names:
-                    self._progress.event(
-                        event["metadata"]["uid"], event.get("reason", ""), event.get("message", "")
-                    )
+                name = event["involvedObject"].get("name")
+                if name in names:
+                    reason, message = event.get("reason", ""), event.get("message", "")
+                    self._progress.event(event["metadata"]["uid"], reason, message)
+                    if reason in FAILED_MOUNTS:
+                        self._unmounted[name] = message
 
 
 def said_in_pod(run_dir: Path, attempt: int) -> Outcome | None:

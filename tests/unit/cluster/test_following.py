@@ -220,6 +220,36 @@ def test_a_container_that_still_cannot_start_after_its_time_is_given_up(run: Run
     assert time.monotonic() - began > 0.3
 
 
+def test_a_volume_that_still_cannot_be_mounted_after_its_time_is_the_infrastructures(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left to Kueue, it would hold its quota until its time limit, and be called the user's fault."""
+    monkeypatch.setattr(following, "ASK_INTERVAL_S", 0.0)
+    name, routes = name_of("image-no-registry"), told("image-no-registry")
+    (pod,) = copy.deepcopy(seen("image-no-registry").pods)
+    pod["status"] = {
+        "phase": "Pending",
+        "conditions": [{"type": "PodReadyToStartContainers", "status": "False"}],
+    }
+    event = {
+        "metadata": {"uid": "1"}, "involvedObject": {"name": pod["metadata"]["name"]},
+        "reason": "FailedMount", "message": "mount.nfs: Connection timed out",
+    }  # fmt: skip
+    routes |= {
+        ("GET", PODS): [lists(1, pod), lists(2)],
+        ("GET", EVENTS): [lists(1, event)],
+        ("PATCH", f"{JOBS}/{name}"): [says(document("image-no-registry")["job"])],
+        ("DELETE", f"{JOBS}/{name}"): [says({})],
+    }
+    settings = SETTINGS.model_copy(update={"place_patience_s": 0.1})
+    with routed(routes) as (asked, server):
+        found = followed(server, run, name, settings=settings)
+        assert len(asked.was_asked("DELETE", f"{JOBS}/{name}")) == 1
+    assert (found.kind, found.message) == (
+        "infra", "a volume cannot be mounted on dev-1: mount.nfs: Connection timed out"
+    )  # fmt: skip
+
+
 def test_one_that_waits_says_its_place_and_why(run: RunDir) -> None:
     signals = Signals()
     routes = told("queued")
