@@ -21,16 +21,12 @@ from tests.unit.cluster.recordings import document
 from tests.unit.cluster.runs import ATTEMPT, KEY, STAGE, hurry, pod_says, run_folder, said
 from tests.unit.cluster.servers import (
     Answer,
-    Handler,
     Routed,
-    event,
-    hold,
     kubeconfig,
     lists,
     refuses,
     routed,
     says,
-    streams,
     thing,
 )
 
@@ -82,32 +78,6 @@ def routes_of_a_new_job() -> Routes:
         ("POST", JOBS): [says(complete_job())],
         ("POST", SERVICES): [says({})],
         ("PATCH", JOB): [says(complete_job())],
-    }
-
-
-def routes_of_a_running_job(run: RunDir, *notes: Answer) -> Routes:
-    """One that is there, whose pod has written how it ended, and which is complete once it is signed.
-
-    `notes` are what a server answers before it takes the signature.
-    """
-    pod_says(run, "a", said("ok", 0))
-    job, signed = complete_job(), threading.Event()
-    job["status"] = {}
-    job["metadata"]["annotations"] = {"headrace.dev/flow-run": "a-flow-that-died"}
-
-    def takes(to: Handler) -> None:
-        says(job)(to)
-        signed.set()
-
-    def completes(to: Handler) -> None:
-        signed.wait(5)
-        streams(event("MODIFIED", complete_job()), end=hold)(to)
-
-    return routes_of_a_new_job() | {
-        ("GET", JOB): [says(job)],
-        ("GET", JOBS): [lists(1, job)],
-        ("WATCH", JOBS): [completes],
-        ("PATCH", JOB): [*notes, takes],
     }
 
 
@@ -243,57 +213,10 @@ def test_a_no_to_anything_is_an_error_that_says_who_must_act(
         launcher.run(run, of_one())
 
 
-def test_a_job_that_is_there_is_adopted(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    routes = routes_of_a_running_job(run)
-    monkeypatch.setenv("HEADRACE_FLOW_RUN", "a-flow")
-    with launching(run.root, routes, monkeypatch) as (server, launcher):
-        assert launcher.goes_on(run, BEFORE)
-        assert launcher.run(run, of_one()).ok
-        assert server.was_asked("POST", JOBS) == []
-        note, kept = server.was_asked("PATCH", JOB)
-    assert note == {"metadata": {"annotations": {"headrace.dev/flow-run": "a-flow"}}}
-    assert kept == {"spec": {"ttlSecondsAfterFinished": 3600}}
-
-
-def test_a_job_that_is_adopted_while_kueue_is_away_is_signed_when_it_is_back(
-    run: RunDir, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
-) -> None:
-    away = refuses(500, "InternalError", "failed calling webhook vjob.kb.io")
-    routes = routes_of_a_running_job(run, away, away)
-    monkeypatch.setenv("HEADRACE_FLOW_RUN", "a-flow")
-    with launching(run.root, routes, monkeypatch) as (server, launcher):
-        assert launcher.run(run, of_one()).ok
-        *notes, _ = server.was_asked("PATCH", JOB)
-    assert notes == [{"metadata": {"annotations": {"headrace.dev/flow-run": "a-flow"}}}] * 3
-    assert capfdbinary.readouterr().out.count(b"does not yet say who waits for it") == 1
-
-
-def test_a_gang_that_is_adopted_gets_the_service_that_its_maker_did_not_live_to_make(
-    run: RunDir, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    routes = routes_of_a_running_job(run)
-    with launching(run.root, routes, monkeypatch) as (server, launcher):
-        launcher.run(run, of_one(num_nodes=2, min_nodes=2))
-        assert server.was_asked("POST", JOBS) == []
-        (service,) = server.was_asked("POST", SERVICES)
-    (owner,) = service["metadata"]["ownerReferences"]
-    assert owner["uid"] == complete_job()["metadata"]["uid"]
-
-
 def test_a_job_that_failed_is_kept_for_people(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     with launching(run.root, routes_of_a_new_job(), monkeypatch) as (server, launcher):
         assert not launcher.run(run, of_one()).ok  # its result is not on the volume
         assert server.was_asked("PATCH", JOB) == []
-
-
-def test_a_job_that_a_person_adopts_is_no_more_the_flows_whose_end_would_end_it(
-    run: RunDir, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    routes = routes_of_a_running_job(run)
-    with launching(run.root, routes, monkeypatch) as (server, launcher):
-        launcher.run(run, of_one())
-        note, _ = server.was_asked("PATCH", JOB)
-    assert note == {"metadata": {"annotations": {"headrace.dev/flow-run": ""}}}
 
 
 def test_what_ran_before_is_gone_on_with_only_if_it_is_there_and_wanted(
