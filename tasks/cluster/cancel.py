@@ -63,8 +63,7 @@ def cancel(
     for that for `wait_s`, or for PATIENCE_S if that is longer; its pods have their grace period all
     the same. A Job that is gone is no error. Raises InfraError if it could not be deleted.
     """
-    path, its_pods = namespace_of(JOBS, namespace, name), f"{JOB_NAME_LABEL}={name}"
-    end_by = time.monotonic() + wait_s
+    path, is_by_kueue = namespace_of(JOBS, namespace, name), True
     patience_s = max(wait_s, PATIENCE_S) if insists else 0.0
     try:
         try:
@@ -73,9 +72,11 @@ def cancel(
         except Away as away:
             if not insists:
                 raise
+            is_by_kueue = False
             say(f"the Job {name} is deleted without Kueue's doing: {away}")
         patiently(partial(api.delete, path), patience_s, say)
-        pods_are_gone(api, namespace, its_pods, end_by - time.monotonic())
+        if not is_by_kueue:
+            pods_are_gone(api, namespace, f"{JOB_NAME_LABEL}={name}", wait_s)
     except (Away, Refused, InfraError) as error:
         raise InfraError(
             f"the Job {name} could not be ended: {error}",

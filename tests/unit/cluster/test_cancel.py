@@ -58,7 +58,6 @@ def test_a_job_is_marked_then_stopped_by_kueue_and_deleted_when_its_pods_have_en
         ("GET", PODS, None),
         ("GET", PODS, None),
         ("DELETE", JOB, {"propagationPolicy": "Background"}),
-        ("GET", PODS, None),
     ]
 
 
