@@ -51,6 +51,11 @@ class Settings(BaseSettings):
     pull_patience_s: float = Field(
         120, gt=0, description="how long a registry that does not give an image is asked again"
     )
+    place_patience_s: float = Field(
+        900,
+        gt=0,
+        description="how long a pod that was admitted may wait for its node or its volume",
+    )
     lost_s: float = Field(
         60,
         gt=0,

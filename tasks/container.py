@@ -19,6 +19,7 @@ from types import FrameType
 
 from components.contract import STAGES, Json
 from components.errors import InfraError, StageError, UserError, disk_faults_typed
+from components.preflight.gang import GANG_WAIT_S
 from tasks import outcome
 from tasks.claim import GANG, PLACES, READY, claim, holder
 from tasks.key import file_digests
@@ -26,8 +27,6 @@ from tasks.local import pod_command, supervise
 from tasks.outcome import Outcome
 from tasks.run_dir import RunDir, read_request
 
-GANG_WAIT_S = 1800.0
-"""For the other pods of a gang: images may have to be pulled, and a launcher to come back."""
 POLL_S = 0.2
 LAST_WORDS = Path("/dev/termination-log")
 LAST_WORDS_BYTES = 4000

@@ -18,23 +18,20 @@ OPERATOR = ("headrace-system", "an-operator")
 EVERYWHERE = ""
 """As a namespace: of the whole cluster."""
 Right = tuple[str, str, str]
-"""Namespace, resource with its group ("jobs.batch", "pods/log"), verb."""
+"""Namespace, resource with its group ("jobs.batch", "pods/eviction"), verb."""
 
 RIGHTS: dict[str, dict[tuple[str, str], str]] = {
     "stage": {},
     "server": {},
     "launcher": {
         ("headrace", "jobs.batch"): "create get list watch patch delete",
-        ("headrace", "services"): "create get delete",
-        ("headrace", "pods"): "get list watch",
-        ("headrace", "pods/log"): "get",
-        ("headrace", "events"): "list watch",
-        ("headrace", "workloads.kueue.x-k8s.io"): "get list watch patch",
-        ("headrace", "localqueues.kueue.x-k8s.io"): "get list",
-        (EVERYWHERE, "clusterqueues.kueue.x-k8s.io"): "get list",
-        (EVERYWHERE, "resourceflavors.kueue.x-k8s.io"): "get list",
-        (EVERYWHERE, "workloadpriorityclasses.kueue.x-k8s.io"): "get list",
-        (EVERYWHERE, "nodes"): "get list",
+        ("headrace", "services"): "create",
+        ("headrace", "pods"): "list watch",
+        ("headrace", "events"): "list",
+        ("headrace", "workloads.kueue.x-k8s.io"): "list watch patch",
+        ("headrace", "localqueues.kueue.x-k8s.io"): "list",
+        (EVERYWHERE, "workloadpriorityclasses.kueue.x-k8s.io"): "list",
+        (EVERYWHERE, "nodes"): "list",
     },
     "node-controller": {
         (EVERYWHERE, "nodes"): "get list watch patch",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from components.errors import UserError
+from components.errors import InfraError, UserError
 from components.preflight.children import Ended, run_children
 from components.preflight.readings import AllReduce
 from components.preflight.report import CLOSED
@@ -18,6 +18,8 @@ from components.preflight.thresholds import AllReduceLimits
 MIB = 2**20
 SLACK_S = 30.0
 """For torch to be imported, beside the ranks' own patience."""
+GANG_WAIT_S = 1800.0
+"""For the other pods of a gang: images may have to be pulled, and a launcher to come back."""
 LOOK_S = 0.2
 LOOPBACK = "127.0.0.1"
 
@@ -51,7 +53,8 @@ class Meeting:
     """Where a gang meets, before it is known how many they are: Kueue may admit fewer than asked.
 
     The launcher writes `members`, a JSON list of all pods' names in the order of their ranks, once
-    it has seen them all; without such a file the environment says it.
+    it has seen them all; without such a file the environment says it. Beside it each pod leaves a
+    note that it has come so far, for one that is made may have its image still to pull.
     """
 
     address: str
@@ -62,17 +65,28 @@ class Meeting:
     pod: str = ""
 
     def gang(self, timeout_s: float) -> Gang | None:
-        """None if the members were not all seen within `timeout_s`."""
+        """None if the members were not all there within `timeout_s`.
+
+        Raises InfraError if this one cannot say that it is.
+        """
         if self.members is None:
             return Gang(self.num_nodes or 1, self.node_rank or 0, self.address, self.port)
-        deadline = time.monotonic() + timeout_s
+        folder, deadline = self.members.parent, time.monotonic() + timeout_s
+        try:
+            _note(folder, self.pod).touch()
+        except OSError as error:
+            raise InfraError(f"{folder}: {error.strerror}", "is the shared volume well?") from error
         while True:
             names = _names(self.members)
-            if self.pod in names:
+            if self.pod in names and all(_note(folder, name).exists() for name in names):
                 return Gang(len(names), names.index(self.pod), self.address, self.port)
             if time.monotonic() > deadline:
                 return None
             time.sleep(LOOK_S)
+
+
+def _note(folder: Path, pod: str) -> Path:
+    return folder / f"{pod}.waits"
 
 
 def _names(path: Path) -> list[str]:
@@ -106,12 +120,10 @@ def meeting_of(environment: Mapping[str, str], members: Path | None = None) -> M
 
 
 def meet_and_sum(meeting: Meeting, num_gpus: int, limits: AllReduceLimits) -> AllReduce:
-    """`all_reduce`, once it is known who takes part; both have the whole patience of `limits`."""
-    gang = meeting.gang(limits.timeout_s)
+    """`all_reduce`, once all who take part are there; `limits` count from then on."""
+    gang = meeting.gang(GANG_WAIT_S)
     if gang is None:
-        return AllReduce(
-            0, 0, None, 0, None, f"not all pods were there within {limits.timeout_s:g} s"
-        )
+        return AllReduce(0, 0, None, 0, None, f"not all pods were there within {GANG_WAIT_S:g} s")
     return all_reduce(gang, num_gpus, limits)
 
 

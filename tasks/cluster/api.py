@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
@@ -20,13 +20,14 @@ from yaml import YAMLError
 from components.errors import InfraError, StageError, UserError
 
 Object = dict[str, Any]
+Answer = TypeVar("Answer")
 JOBS = "/apis/batch/v1/namespaces/{namespace}/jobs"
 PODS = "/api/v1/namespaces/{namespace}/pods"
 SERVICES = "/api/v1/namespaces/{namespace}/services"
 EVENTS = "/api/v1/namespaces/{namespace}/events"
 WORKLOADS = "/apis/kueue.x-k8s.io/v1beta2/namespaces/{namespace}/workloads"
 LOCAL_QUEUES = "/apis/kueue.x-k8s.io/v1beta2/namespaces/{namespace}/localqueues"
-CLUSTER_QUEUES = "/apis/kueue.x-k8s.io/v1beta2/clusterqueues"
+PRIORITIES = "/apis/kueue.x-k8s.io/v1beta2/workloadpriorityclasses"
 NODES = "/api/v1/nodes"
 NOT_ADMITTED = "status.admission.clusterQueue="
 """A field selector for Workloads: those that wait, which are few where most have ended."""
@@ -155,9 +156,9 @@ def namespace_of(path: str, namespace: str, name: str = "") -> str:
 
 
 def patiently(
-    ask: Callable[[], Object], patience_s: float, say: Callable[[str], object],
+    ask: Callable[[], Answer], patience_s: float, say: Callable[[str], object],
     pause: Callable[[float], object] = time.sleep,
-) -> Object:  # fmt: skip
+) -> Answer:  # fmt: skip
     """What `ask` gives, asked again while the server is away.
 
     Raises Refused, or InfraError after `patience_s`, or what `pause` raises to end the waiting.

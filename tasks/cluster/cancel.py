@@ -18,6 +18,7 @@ from tasks.cluster.api import (
     Refused,
     connect,
     namespace_of,
+    patiently,
 )
 from tasks.cluster.manifest import job_name
 from tasks.cluster.seen import JOB_NAME_LABEL, JOB_UID_LABEL, is_live
@@ -27,6 +28,8 @@ from tasks.run_dir import latest_run, read_request
 CANCELLED = "headrace.dev/cancelled"
 """An annotation: this Job is not to be adopted any more."""
 POLL_S = 0.5
+PATIENCE_S = 30.0
+"""With a server that is away, at least."""
 
 
 def cancel_stages(root: Path, stages: Iterable[str], settings: Settings) -> list[str]:
@@ -44,35 +47,57 @@ def cancel_stages(root: Path, stages: Iterable[str], settings: Settings) -> list
     if names:
         server = connect()
         with ThreadPoolExecutor(len(names)) as pool:
-            list(pool.map(lambda name: cancel(server, settings.namespace, name, wait_s), names))
+            end = partial(cancel, server, settings.namespace, wait_s=wait_s, insists=True)
+            list(pool.map(end, names))
     return names
 
 
-def cancel(api: Api, namespace: str, name: str, wait_s: float) -> None:
+def cancel(
+    api: Api, namespace: str, name: str, wait_s: float, say: Callable[[str], object] = print,
+    *, insists: bool = False,
+) -> None:  # fmt: skip
     """Suspend the Job, wait until its pods have ended or `wait_s` is over, and delete it.
 
-    By way of Kueue: a Job that is suspended behind its back is resumed by it. One that is gone is no
-    error. Raises InfraError if the server does not answer.
+    By way of Kueue: a Job that is suspended behind its back is resumed by it. Who `insists` has it
+    deleted at once while Kueue is away, which guards a Job's changes but not its deletion, and asks
+    for that for `wait_s`, or for PATIENCE_S if that is longer; its pods have their grace period all
+    the same. A Job that is gone is no error. Raises InfraError if it could not be deleted.
     """
-    path = namespace_of(JOBS, namespace, name)
+    path, is_by_kueue = namespace_of(JOBS, namespace, name), True
+    patience_s = max(wait_s, PATIENCE_S) if insists else 0.0
     try:
-        mark = {"metadata": {"annotations": {CANCELLED: "true"}}}
-        job = _unless_gone(partial(api.patch, path, mark))
-        if job is None:
-            return
-        selector = f"{JOB_UID_LABEL}={job['metadata']['uid']}"
-        workloads = api.get(namespace_of(WORKLOADS, namespace), labelSelector=selector)["items"]
-        for workload in workloads:
-            its = namespace_of(WORKLOADS, namespace, workload["metadata"]["name"])
-            _unless_gone(partial(api.patch, its, {"spec": {"active": False}}))
-        if workloads:
+        try:
+            if not _suspend(api, namespace, name, wait_s):
+                return
+        except Away as away:
+            if not insists:
+                raise
+            is_by_kueue = False
+            say(f"the Job {name} is deleted without Kueue's doing: {away}")
+        patiently(partial(api.delete, path), patience_s, say)
+        if not is_by_kueue:
             pods_are_gone(api, namespace, f"{JOB_NAME_LABEL}={name}", wait_s)
-        api.delete(path)
-    except (Away, Refused) as error:
+    except (Away, Refused, InfraError) as error:
         raise InfraError(
             f"the Job {name} could not be ended: {error}",
             f"kubectl -n {namespace} delete job {name}",
         ) from error
+
+
+def _suspend(api: Api, namespace: str, name: str, wait_s: float) -> bool:
+    """Have Kueue stop the Job, and wait for its pods; False if the Job is gone."""
+    mark = {"metadata": {"annotations": {CANCELLED: "true"}}}
+    job = _unless_gone(partial(api.patch, namespace_of(JOBS, namespace, name), mark))
+    if job is None:
+        return False
+    selector = f"{JOB_UID_LABEL}={job['metadata']['uid']}"
+    workloads = api.get(namespace_of(WORKLOADS, namespace), labelSelector=selector)["items"]
+    for workload in workloads:
+        its = namespace_of(WORKLOADS, namespace, workload["metadata"]["name"])
+        _unless_gone(partial(api.patch, its, {"spec": {"active": False}}))
+    if workloads:
+        pods_are_gone(api, namespace, f"{JOB_NAME_LABEL}={name}", wait_s)
+    return True
 
 
 def _unless_gone(ask: Callable[[], Object]) -> Object | None:

@@ -2,15 +2,17 @@
 
 import subprocess
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from components.errors import UserError
 from tasks import config
+from tasks.cluster.manifest import tolerations
+from tasks.cluster.seen import condition
 from tasks.config import Settings, StageResources
-from tasks.nodes.names import UNHEALTHY_TAINT
+from tasks.nodes.names import DEFAULT_POOL, POOL_LABEL, UNHEALTHY_TAINT
 
 Object = dict[str, Any]
 CODE = ("components", "tasks")
@@ -69,12 +71,36 @@ def require_fit(nodes: Sequence[Object], stage: str, resources: StageResources) 
     )
 
 
+def require_queue(
+    queues: Sequence[Object], priorities: Sequence[Object], stage: str, resources: StageResources
+) -> None:
+    """Raise UserError if the stage's LocalQueue or its WorkloadPriorityClass is not among these."""
+    for kind, key, wanted, there in (
+        ("queue", "queue", resources.queue, queues),
+        ("priority class", "priority", resources.priority, priorities),
+    ):
+        names = sorted(one["metadata"]["name"] for one in there)
+        if wanted not in names:
+            raise UserError(
+                f"the cluster has no {kind} {wanted} for {stage}, only {', '.join(names) or 'none'}",
+                f"set {key} in k8s/resources.yaml: stages.{stage}, or make it as k8s/queues does",
+            )
+
+
 def avoidable(
     nodes: Sequence[Object], avoid: Sequence[str], resources: StageResources
 ) -> list[str]:
-    """`avoid`, if a pod would fit another node too; none of them where there is no other."""
-    others = [node for node in nodes if node["metadata"]["name"] not in avoid]
-    return list(avoid) if any(_fits(node, _wanted(resources)) for node in others) else []
+    """Those of `avoid` in whose pool the other nodes have room for the stage now, were they empty.
+
+    A Job stays away from them to its end, so one that has no other place would wait for a sick node.
+    """
+    wanted, tolerated = _wanted(resources), {one["key"] for one in tolerations(resources)}
+    pool_of = {node["metadata"]["name"]: _pool(node) for node in nodes}
+    room = Counter[str]()
+    for node in nodes:
+        if node["metadata"]["name"] not in avoid and _is_open(node, tolerated):
+            room[_pool(node)] += int(min(_has(node, name) // wanted[name] for name in wanted))
+    return [name for name in avoid if room[pool_of.get(name, "")] >= resources.num_nodes]
 
 
 def kept_out(nodes: Sequence[Object], resources: StageResources) -> str:
@@ -92,6 +118,21 @@ def kept_out(nodes: Sequence[Object], resources: StageResources) -> str:
     return (
         f"{causes.total()} of {len(able)} nodes that could hold it are kept out as sick: {told}; "
         "`headrace nodes` says more"
+    )
+
+
+def _pool(node: Object) -> str:
+    return str((node["metadata"].get("labels") or {}).get(POOL_LABEL, DEFAULT_POOL))
+
+
+def _is_open(node: Object, tolerated: Collection[str]) -> bool:
+    """Whether it is ready and takes new pods that tolerate taints of these keys."""
+    taints = node["spec"].get("taints") or []
+    ready = condition(node, "Ready") or {}
+    return (
+        ready.get("status") == "True"
+        and not node["spec"].get("unschedulable")
+        and all(one["effect"] == "PreferNoSchedule" or one["key"] in tolerated for one in taints)
     )
 
 

@@ -32,6 +32,8 @@ ERROR_OF_EXIT_CODE: Mapping[int, type[StageError]] = {
 AGAIN = "run it again: it goes on from its last checkpoint"
 USELESS_PULLS = ("InvalidImageName", "ErrImageNeverPull")
 FAILED_PULLS = ("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", *USELESS_PULLS)
+FAILED_MOUNTS = ("FailedMount", "FailedAttachVolume")
+"""The reasons of events."""
 FAILED_STARTS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 BY_A_SIGNAL = (137, 143)
 """The exit codes of SIGKILL and SIGTERM."""
@@ -236,6 +238,31 @@ def _cannot_start(pod: Object) -> Verdict | None:
     if unplaced.get("status") == "False" and NO_CLAIM.search(said):
         hint = "create it as k8s/base does; HEADRACE_CLAIM names it"
         return Verdict(UserError.kind, f"no volume for the pod: {said}", hint)
+    return None
+
+
+def held_up(seen: Seen, unmounted: Mapping[str, str]) -> Verdict | None:
+    """What keeps an admitted pod from its node or its volume now: a while is usual, for others end first.
+
+    `unmounted`: by the names of pods, what the cluster last said of a volume that could not be mounted.
+    """
+    for pod in seen.pods:
+        name, node = pod["metadata"]["name"], pod["spec"].get("nodeName", "")
+        if pod["status"].get("phase") != "Pending" or pod["metadata"].get("deletionTimestamp"):
+            continue
+        placed = condition(pod, "PodScheduled") or {}
+        if placed.get("status") == "False" and placed.get("reason") == "Unschedulable":
+            why = f"no node takes the pod: {first_line(placed.get('message', ''))}"
+            return Verdict(
+                InfraError.kind, why, "`headrace nodes` says which are kept out, and why"
+            )
+        # Once its volumes are there it is said to be ready to start: what was said before is over.
+        begun = condition(pod, "PodReadyToStartContainers") or {}
+        if name in unmounted and begun.get("status") == "False":
+            why = f"a volume cannot be mounted on {node}: {first_line(unmounted[name])}"
+            return Verdict(
+                InfraError.kind, why, "is the volume's server up? then run it again", node
+            )
     return None
 
 

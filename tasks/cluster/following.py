@@ -7,16 +7,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from components.errors import InfraError
+from components.errors import InfraError, NodeUnhealthy
 from tasks import outcome
 from tasks.claim import GANG, PLACES, place_of
 from tasks.cluster import api, checks
 from tasks.cluster.api import Api, Away, Object, Refused, namespace_of
 from tasks.cluster.cancel import cancel, pods_are_gone
-from tasks.cluster.diagnose import Verdict, hopeless, stuck, verdict
+from tasks.cluster.diagnose import FAILED_MOUNTS, Verdict, held_up, hopeless, stuck, verdict
 from tasks.cluster.progress import JobProgress
 from tasks.cluster.seen import JOB_NAME_LABEL, JOB_UID_LABEL, Seen, finished, workload_of
 from tasks.cluster.signals import Signals
+from tasks.cluster.signature import Signature
 from tasks.cluster.situation import Situation, gang, order_in_queue, situation
 from tasks.cluster.watching import Watched
 from tasks.config import Settings, StageResources
@@ -47,6 +48,7 @@ def follow(
     `settings.patience_s`: the Job goes on then.
     """
     follower = _Follower(server, settings, run, name, resources, progress)
+    signature = Signature(server, settings.namespace, progress.say)
     watches: dict[str, Watched] = {}
     uid = ""
     with ExitStack() as stack:
@@ -79,6 +81,8 @@ def follow(
                 raise InfraError(
                     f"stopped watching; the Job {name} goes on", "run it again to adopt it"
                 )
+            if job is not None:
+                signature.put_on(job)
             follower.show(seen)
             found = follower.ended(seen)
             if found is not None:
@@ -107,7 +111,9 @@ class _Follower:
         """How long pods may take to end."""
         self._asked_at, self._gone_at = -ASK_INTERVAL_S, 0.0
         self._kept_out, self._place = _Looked(), _Looked()
-        self._stuck_since = time.monotonic()
+        self._place_patience_s = settings.place_patience_s
+        self._stuck_since = [time.monotonic()] * 2
+        self._unmounted: dict[str, str] = {}
 
     def show(self, seen: Seen) -> None:
         """Say where the Job is; with its place in the queue and the cluster's warnings while it waits."""
@@ -140,24 +146,35 @@ class _Follower:
         found = hopeless(seen, self._lost_s, self._pull_patience_s) or self._still_stuck(seen)
         if found is not None:
             self._tell_warnings(seen)
-            cancel(
-                self._server, self._namespace, self._name,
-                0.0 if found.kind == "node" else self._wait_s,
-            )  # fmt: skip
+            try:
+                self._end(0.0 if found.kind == NodeUnhealthy.kind else self._wait_s)
+            except InfraError as error:  # what was found says more than that the Job is still there
+                self._progress.say(f"{error.message}; {error.hint}")
             self._progress.relay()
         return found
 
+    def _end(self, wait_s: float) -> None:
+        say = self._progress.say
+        cancel(self._server, self._namespace, self._name, wait_s, say, insists=True)
+
     def _still_stuck(self, seen: Seen) -> Verdict | None:
         """What has kept a pod from starting for so long that it will not pass."""
-        found = stuck(seen)
-        if found is None:
-            self._stuck_since = time.monotonic()
-        return found if time.monotonic() - self._stuck_since > self._pull_patience_s else None
+        now = time.monotonic()
+        causes = (
+            (stuck(seen), self._pull_patience_s),
+            (held_up(seen, self._unmounted), self._place_patience_s),
+        )
+        for index, (found, patience_s) in enumerate(causes):
+            if found is None:
+                self._stuck_since[index] = now
+            elif now - self._stuck_since[index] > patience_s:
+                return found
+        return None
 
     def cancelled(self) -> Verdict:
         """End it, and wait for its checkpoint."""
         self._progress.show(Situation("stopping", "cancelled"))
-        cancel(self._server, self._namespace, self._name, self._wait_s)
+        self._end(self._wait_s)
         self._progress.relay()
         return Verdict(InfraError.kind, f"{self._run.stage} was cancelled", "run it again")
 
@@ -236,10 +253,12 @@ class _Follower:
         with suppress(Away, Refused):
             path = namespace_of(api.EVENTS, self._namespace)
             for event in self._server.get(path, fieldSelector="type=Warning")["items"]:
-                if event["involvedObject"].get("name") in names:
-                    self._progress.event(
-                        event["metadata"]["uid"], event.get("reason", ""), event.get("message", "")
-                    )
+                name = event["involvedObject"].get("name")
+                if name in names:
+                    reason, message = event.get("reason", ""), event.get("message", "")
+                    self._progress.event(event["metadata"]["uid"], reason, message)
+                    if reason in FAILED_MOUNTS:
+                        self._unmounted[name] = message
 
 
 def said_in_pod(run_dir: Path, attempt: int) -> Outcome | None:

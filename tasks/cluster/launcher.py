@@ -13,18 +13,18 @@ from functools import partial
 from pathlib import Path
 
 from components.contract import Json
-from tasks import config, outcome
+from tasks import outcome
 from tasks.claim import PLACES, settle
 from tasks.cluster import api, checks
 from tasks.cluster.api import Away, Object, Refused, namespace_of, patiently, refusals_typed
 from tasks.cluster.cancel import CANCELLED, pods_are_gone
 from tasks.cluster.following import follow, said_in_pod
 from tasks.cluster.manifest import (
-    FLOW_RUN,
     KEY_LABEL,
     Attempt,
     Place,
     job_name,
+    left_behind,
     load_template,
     operators_folder,
     owned,
@@ -74,7 +74,6 @@ class KubernetesLauncher:
             job = self._find(name, self._signals.pause)
             if job is not None:
                 progress.say(f"adopted the Job {name}")
-                self._sign(job)
                 if not finished(job):  # whoever made it may have died before it made its Service
                     _, *others = self._rendered(run, request, resources)
                     self._create_services(others, job, progress)
@@ -95,17 +94,6 @@ class KubernetesLauncher:
             ended = replace(ended, node=found.node, elapsed_s=round(time.time() - began_at, 3))
         progress.end(ended)
         return ended
-
-    def _sign(self, job: Object) -> None:
-        """Note who waits for it now, so that nobody reaps it for the end of the flow before.
-
-        A note that cannot be made is none that is needed.
-        """
-        flow_run = os.environ.get(config.FLOW_RUN, "")
-        path = namespace_of(api.JOBS, self._settings.namespace, job["metadata"]["name"])
-        if not finished(job):
-            with suppress(Refused, Away):
-                self._api.patch(path, {"metadata": {"annotations": {FLOW_RUN: flow_run}}})
 
     def _let_go(self, name: str) -> None:
         """Let the Job be removed soon: nobody will ask for it again. One that failed is kept for people."""
@@ -145,7 +133,12 @@ class KubernetesLauncher:
         self, run: RunDir, request: Mapping[str, Json], resources: StageResources,
         progress: JobProgress,
     ) -> None:  # fmt: skip
-        nodes = self._ask(lambda: self._api.get(api.NODES), progress)
+        queues = namespace_of(api.LOCAL_QUEUES, self._settings.namespace)
+        nodes, its_queues, priorities = (
+            self._ask(partial(self._api.get, path), progress)
+            for path in (api.NODES, queues, api.PRIORITIES)
+        )
+        checks.require_queue(its_queues["items"], priorities["items"], run.stage, resources)
         if not self._settings.autoscales:
             checks.require_fit(nodes["items"], run.stage, resources)
         avoid = checks.avoidable(nodes["items"], request["avoid_nodes"], resources)
@@ -159,6 +152,8 @@ class KubernetesLauncher:
                 raise
             made = self._ask(lambda: self._api.get(f"{path}/{job['metadata']['name']}"), progress)
         self._create_services(others, made, progress)
+        for line in left_behind(run.stage, os.environ):
+            progress.say(line)
         progress.say(f"submitted the Job {job['metadata']['name']} to the queue {resources.queue}")
 
     def _rendered(

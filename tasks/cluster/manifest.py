@@ -17,6 +17,10 @@ from tasks.nodes.names import AT_RISK_TAINT, PROBATION_TAINT, STAGE_LABEL
 Object = dict[str, Any]
 TEMPLATE = Path("k8s", "job.yaml")
 RENDEZVOUS_PORT = 29500
+CREDENTIALS = {"ingest": "ingest-credentials"}
+"""Of stages that read what is outside: the Secret whose keys are variables of their process."""
+OF_CREDENTIALS = ("HEADRACE_RATER_", "FSSPEC_")
+"""How the names of such variables begin, as far as they are the same for all stores."""
 MULTI_DAY_H = 24
 """A stage that may take so long stays away from nodes that are likely to fail."""
 
@@ -104,6 +108,18 @@ def render(
     return [job, service]
 
 
+def left_behind(stage: str, environ: Mapping[str, str]) -> list[str]:
+    """A line if this process has variables for the stage that its pod takes from a Secret alone."""
+    secret = CREDENTIALS.get(stage)
+    names = sorted(name for name in environ if name.startswith(OF_CREDENTIALS) and environ[name])
+    if secret is None or not names:
+        return []
+    return [
+        f"{', '.join(names)} of this process are not the pod's: it has what the Secret {secret} says "
+        "of them, and without one the simulated crowd and public sources (docs/cluster.md)"
+    ]
+
+
 def operators_folder(run_dir: Path) -> Path:
     """Where the pods of a mounted checkout compile DeepSpeed's operators: in the project of the run."""
     return run_dir.parents[2] / ".headrace" / "operators"
@@ -132,7 +148,7 @@ def _fill_pod(
     pod["securityContext"] |= {"runAsUser": place.uid, "runAsGroup": place.gid}
     if resources.num_nodes > 1:
         pod["subdomain"] = name
-    pod["tolerations"] += _tolerations(resources)
+    pod["tolerations"] += tolerations(resources)
     if attempt.avoid_nodes:
         pod["affinity"] = _away_from(attempt.avoid_nodes)
     (volume,) = (one for one in pod["volumes"] if one["name"] == "project")
@@ -149,6 +165,9 @@ def _fill_pod(
         members = attempt.run_dir / PLACES / GANG
         preflight["command"] += ["--gang", "--members", str(members)]
     stage["command"] += [attempt.stage, str(attempt.run_dir)]
+    if attempt.stage in CREDENTIALS:
+        secret = {"name": CREDENTIALS[attempt.stage], "optional": True}
+        stage["envFrom"] = [{"secretRef": secret}]
     environment = _environment(attempt, resources, place, name, is_gang)
     for container in (preflight, stage):
         container["image"] = place.image
@@ -198,7 +217,8 @@ def _requests(resources: StageResources) -> Object:
     return {"requests": {"cpu": cpu} | limits, "limits": limits}
 
 
-def _tolerations(resources: StageResources) -> list[Object]:
+def tolerations(resources: StageResources) -> list[Object]:
+    """Of a stage's pods, beside those of every Job."""
     found = []
     if resources.gpus:
         found.append({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"})

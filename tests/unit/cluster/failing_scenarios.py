@@ -223,7 +223,7 @@ def admission_check(cluster: Cluster) -> None:
         "type": "Active", "status": "True", "reason": "Active", "message": "", "lastTransitionTime": now,
     }  # fmt: skip
     cluster.api.patch(f"{CHECKS}/{NAMESPACE}/status", {"status": {"conditions": [active]}})
-    queue = f"{api.CLUSTER_QUEUES}/{NAMESPACE}"
+    queue = f"/apis/kueue.x-k8s.io/v1beta2/clusterqueues/{NAMESPACE}"
     checks: dict[str, Any] = {"admissionChecks": [{"name": NAMESPACE}]}
     cluster.api.patch(queue, {"spec": {"admissionChecksStrategy": checks}})
     try:

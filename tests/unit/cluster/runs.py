@@ -7,7 +7,7 @@ import pytest
 
 from tasks import outcome
 from tasks.claim import HOLDER, PLACES
-from tasks.cluster import api, cancel, following, watching
+from tasks.cluster import api, cancel, following, signature, watching
 from tasks.outcome import Outcome
 from tasks.run_dir import RunDir
 
@@ -18,7 +18,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a launcher look and ask again at once."""
     for module, name, value in (
         (following, "TICK_S", 0.005), (following, "RESULT_WAIT_S", 0.06), (following, "RESULT_POLL_S", 0.005),
-        (cancel, "POLL_S", 0.005),
+        (cancel, "POLL_S", 0.005), (cancel, "PATIENCE_S", 0.05), (signature, "INTERVAL_S", 0.005),
         (api, "PAUSES_S", (0.005,)), (watching, "PAUSES_S", (0.005,)),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)

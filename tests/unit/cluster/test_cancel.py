@@ -14,7 +14,7 @@ from tasks.cluster.cancel import pods_are_gone
 from tasks.config import Settings
 from tests.resources import resources_yaml
 from tests.unit.cluster.recordings import document
-from tests.unit.cluster.runs import KEY, STAGE, run_folder, said
+from tests.unit.cluster.runs import KEY, STAGE, hurry, run_folder, said
 from tests.unit.cluster.servers import Answer, kubeconfig, lists, refuses, routed, says
 
 NAMESPACE = "n"
@@ -26,7 +26,7 @@ Routes = dict[tuple[str, str], list[Answer]]
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cancel, "POLL_S", 0.005)
+    hurry(monkeypatch)
 
 
 def found() -> dict[str, Any]:
@@ -96,9 +96,33 @@ def test_what_could_not_be_ended_says_so_and_how_to_end_it(
     route: tuple[str, str], answer: Answer
 ) -> None:
     with routed(routes() | {route: [answer]}) as (_, of), pytest.raises(InfraError) as caught:
-        cancel.cancel(of, NAMESPACE, "j", 5)
-    assert caught.value.message == "the Job j could not be ended: not so"
+        cancel.cancel(of, NAMESPACE, "j", 0.05)
+    assert caught.value.message.startswith("the Job j could not be ended: ")
+    assert caught.value.message.endswith("not so")
     assert caught.value.hint == "kubectl -n n delete job j"
+
+
+@pytest.mark.parametrize("guarded", [("PATCH", JOB), ("PATCH", WORKLOAD)])
+def test_while_kueue_is_away_a_job_is_deleted_without_it_by_who_insists(
+    guarded: tuple[str, str],
+) -> None:
+    """Its webhooks guard every change of a Job and a Workload, and no deletion."""
+    away = refuses(500, "InternalError", "failed calling webhook")
+    changed = routes() | {guarded: [away], ("DELETE", JOB): [refuses(503, "x"), says({})]}
+    said: list[str] = []
+    with routed(changed) as (server, of):
+        cancel.cancel(of, NAMESPACE, "j", 5, said.append, insists=True)
+        steps = [(method, path) for method, path, *_ in server.asked]
+    ends = [("DELETE", JOB)] * 2 + [("GET", PODS)] * 2  # their last look finds the pods gone
+    assert steps[-4:] == ends
+    assert said[0] == "the Job j is deleted without Kueue's doing: failed calling webhook"
+
+
+def test_who_does_not_insist_leaves_a_job_that_it_cannot_mark_alone() -> None:
+    changed = routes() | {("PATCH", JOB): [refuses(500, "InternalError", "failed calling webhook")]}
+    with routed(changed) as (server, of), pytest.raises(InfraError, match="failed calling webhook"):
+        cancel.cancel(of, NAMESPACE, "j", 5)
+    assert [method for method, *_ in server.asked] == ["PATCH"]
 
 
 def test_pods_are_gone_once_none_runs_or_is_about_to() -> None:

@@ -169,6 +169,18 @@ def node(cpu: str, memory: str, gpus: int | None = None) -> dict[str, Any]:
     return {"metadata": {"name": "n"}, "status": {"allocatable": allocatable}}
 
 
+def standing(name: str, cpu: str) -> dict[str, Any]:
+    """A node that is ready, and has no taint."""
+    one = node(cpu, "64Gi") | {"spec": {}}
+    one["metadata"]["name"] = name
+    one["status"]["conditions"] = [{"type": "Ready", "status": "True"}]
+    return one
+
+
+def taint(key: str, effect: str) -> dict[str, str]:
+    return {"key": key, "value": "x", "effect": effect}
+
+
 def test_a_stage_that_one_node_could_hold_fits() -> None:
     require_fit(
         [node("1", "1Gi"), node("8", "64Gi", 1)], "sft", resources(gpus=1, cpu=8, memory_gib=64)
@@ -208,12 +220,48 @@ def test_a_stage_that_asks_for_more_scratch_than_any_disk_has_is_refused() -> No
 
 
 def test_sick_nodes_are_avoided_where_another_could_hold_the_stage() -> None:
-    large, small = node("8", "64Gi"), node("1", "64Gi")
-    large["metadata"]["name"], small["metadata"]["name"] = "large", "small"
+    large, small = standing("large", "8"), standing("small", "1")
     assert avoidable([large, small], ["large"], resources(cpu=1)) == ["large"]
     assert avoidable([large, small], ["large"], resources(cpu=2)) == []
     assert avoidable([large, small], ["large", "small"], resources(cpu=1)) == []
     assert avoidable([large, small], [], resources(cpu=1)) == []
+    assert avoidable([large, small], ["gone"], resources(cpu=1)) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda other: other["metadata"].update(labels={"headrace.dev/gpu-pool": "h200"}),
+        lambda other: other["spec"].update(unschedulable=True),
+        lambda other: other["status"].update(conditions=[{"type": "Ready", "status": "Unknown"}]),
+        lambda other: other["spec"].update(taints=[taint("headrace.dev/unhealthy", "NoSchedule")]),
+        lambda other: other["spec"].update(taints=[taint("control-plane", "NoSchedule")]),
+    ],
+    ids=["another pool", "cordoned", "not ready", "sick", "not for stages"],
+)
+def test_a_node_is_not_avoided_for_one_that_would_not_take_the_stage(change: Any) -> None:
+    """The Job would wait for days for the other, and the one that failed once may be well again."""
+    one, other = standing("one", "8"), standing("other", "8")
+    assert avoidable([one, other], ["one"], resources()) == ["one"]
+    change(other)
+    assert avoidable([one, other], ["one"], resources()) == []
+
+
+def test_taints_that_the_pods_tolerate_or_may_ignore_do_not_close_a_node() -> None:
+    one, other = standing("one", "8"), standing("other", "8")
+    other["spec"]["taints"] = [
+        taint("headrace.dev/unhealthy", "PreferNoSchedule"),
+        taint("headrace.dev/at-risk", "NoSchedule"),
+    ]
+    assert avoidable([one, other], ["one"], resources(time_limit_h=1)) == ["one"]
+    assert avoidable([one, other], ["one"], resources(time_limit_h=48)) == []
+
+
+def test_a_gang_avoids_a_node_only_if_the_others_have_room_for_all_of_it() -> None:
+    nodes = [standing(name, "8") for name in ("a", "b", "c")]
+    assert avoidable(nodes, ["a"], resources(cpu=8, num_nodes=2, min_nodes=2)) == ["a"]
+    assert avoidable(nodes[:2], ["a"], resources(cpu=8, num_nodes=2, min_nodes=2)) == []
+    assert avoidable(nodes[:2], ["a"], resources(cpu=4, num_nodes=2, min_nodes=2)) == ["a"]
 
 
 FITTING = st.tuples(st.integers(1, 8), st.integers(1, 8), st.integers(0, 8))

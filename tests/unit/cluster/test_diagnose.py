@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.errors import ERROR_OF_KIND
-from tasks.cluster.diagnose import Verdict, hopeless, stuck, verdict
+from tasks.cluster.diagnose import Verdict, held_up, hopeless, stuck, verdict
 from tasks.cluster.seen import Seen, instant
 from tests.unit.cluster.recordings import names, seen, torn
 
@@ -222,6 +222,37 @@ def test_a_pod_without_its_volume_is_the_users_affair_and_one_without_a_node_wai
     found = stuck(full)
     assert found is not None
     assert (found.kind, found.message) == ("user", f"no volume for the pod: {unplaced['message']}")
+
+
+def test_a_pod_that_no_node_takes_is_held_up_by_the_infrastructure_in_the_schedulers_words() -> (
+    None
+):
+    found = held_up(seen("no-node"), {})
+    assert found is not None
+    assert (found.kind, found.node) == ("infra", "")
+    assert found.message.startswith("no node takes the pod: 0/1 nodes are available: 1 node(s)")
+    assert held_up(seen("running"), {}) is None
+    assert held_up(seen("queued"), {}) is None
+
+
+def test_a_volume_that_cannot_be_mounted_holds_a_pod_up_until_it_is() -> None:
+    full = copy.deepcopy(seen("image-no-registry"))
+    (pod,) = full.pods
+    told = {pod["metadata"]["name"]: 'MountVolume.SetUp failed for volume "project"\nmore'}
+    assert held_up(full, told) is None  # the event is of before: its containers may start
+    (begun,) = [
+        one for one in pod["status"]["conditions"] if one["type"] == "PodReadyToStartContainers"
+    ]
+    begun["status"] = "False"
+    assert held_up(full, {}) is None
+    found = held_up(full, told)
+    assert found is not None
+    assert (found.kind, found.node, found.message) == (
+        "infra", "dev-1",
+        'a volume cannot be mounted on dev-1: MountVolume.SetUp failed for volume "project"',
+    )  # fmt: skip
+    pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert held_up(full, told) is None
 
 
 def test_a_pod_that_a_node_does_not_end_in_time_makes_the_node_a_sick_one() -> None:

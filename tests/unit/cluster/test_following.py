@@ -1,6 +1,5 @@
 """Seeing a Job to its end, from what a server says of it at one moment after the other."""
 
-import copy
 import json
 import threading
 import time
@@ -28,7 +27,6 @@ from tests.unit.cluster.servers import (
     lists,
     refuses,
     routed,
-    says,
 )
 
 NAMESPACE = "n"
@@ -73,7 +71,8 @@ def followed(
     settings: Settings = SETTINGS,
 ) -> Verdict:
     progress = JobProgress(run, name)
-    return follow(server, settings, run, name, resources(grace_s=1), progress, signals or Signals())
+    hasty = resources().model_copy(update={"grace_s": 0.05})
+    return follow(server, settings, run, name, hasty, progress, signals or Signals())
 
 
 def history(run: RunDir) -> list[str]:
@@ -169,43 +168,6 @@ def test_a_job_that_is_gone_after_its_pod_has_ended_ends_as_the_pod_said(run: Ru
         assert followed(server, run, "pretrain-gone-a1").kind == "ok"
 
 
-def test_what_will_never_end_is_ended(run: RunDir) -> None:
-    name, routes = name_of("image-name"), told("image-name")
-    its = f"{WORKLOADS}/{document('image-name')['workload']['metadata']['name']}"
-    routes |= {
-        ("PATCH", f"{JOBS}/{name}"): [says(document("image-name")["job"])],
-        ("PATCH", its): [says({})],
-        ("DELETE", f"{JOBS}/{name}"): [says({})],
-    }
-    routes["GET", PODS].append(lists(2))
-    with routed(routes) as (asked, server):
-        assert followed(server, run, name).kind == "user"
-    marks = asked.was_asked("PATCH", f"{JOBS}/{name}")
-    assert marks == [{"metadata": {"annotations": {"headrace.dev/cancelled": "true"}}}]
-    assert asked.was_asked("PATCH", its) == [{"spec": {"active": False}}]
-    assert len(asked.was_asked("DELETE", f"{JOBS}/{name}")) == 1
-
-
-def test_a_container_that_still_cannot_start_after_its_time_is_given_up(run: RunDir) -> None:
-    name, routes = name_of("image-no-registry"), told("image-no-registry")
-    (pod,) = copy.deepcopy(seen("image-no-registry").pods)
-    for container in (
-        pod["status"].get("initContainerStatuses", []) + pod["status"]["containerStatuses"]
-    ):
-        container["state"] = {"waiting": {"reason": "CreateContainerError", "message": "no"}}
-    routes |= {
-        ("GET", PODS): [lists(1, pod), lists(2)],
-        ("PATCH", f"{JOBS}/{name}"): [says(document("image-no-registry")["job"])],
-        ("DELETE", f"{JOBS}/{name}"): [says({})],
-    }
-    began = time.monotonic()
-    settings = SETTINGS.model_copy(update={"pull_patience_s": 0.3})
-    with routed(routes) as (_, server):
-        found = followed(server, run, name, settings=settings)
-    assert found.message.endswith("cannot start on dev-1: CreateContainerError no")
-    assert time.monotonic() - began > 0.3
-
-
 def test_one_that_waits_says_its_place_and_why(run: RunDir) -> None:
     signals = Signals()
     routes = told("queued")
@@ -257,7 +219,7 @@ def test_one_that_is_told_to_let_go_leaves_the_job_alone(run: RunDir) -> None:
 )
 def test_a_signal_is_heard_while_the_server_is_away(run: RunDir, flag: str, words: str) -> None:
     signals = Signals()
-    patient = Settings(launcher="kubernetes", namespace=NAMESPACE, patience_s=60)
+    patient = Settings(launcher="kubernetes", namespace=NAMESPACE, patience_s=60, lost_s=0.05)
     with routed({}) as (_, server):
         pass
     began = time.monotonic()

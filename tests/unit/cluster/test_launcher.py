@@ -19,21 +19,35 @@ from tasks.run_dir import RunDir
 from tests.resources import resources
 from tests.unit.cluster.recordings import document
 from tests.unit.cluster.runs import ATTEMPT, KEY, STAGE, hurry, pod_says, run_folder, said
-from tests.unit.cluster.servers import Answer, Routed, kubeconfig, lists, refuses, routed, says
+from tests.unit.cluster.servers import (
+    Answer,
+    Routed,
+    kubeconfig,
+    lists,
+    refuses,
+    routed,
+    says,
+    thing,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 NAMESPACE = "n"
 NAME = job_name(STAGE, KEY, ATTEMPT)
-JOBS, PODS, WORKLOADS, EVENTS, SERVICES = (
+JOBS, PODS, WORKLOADS, EVENTS, SERVICES, QUEUES = (
     namespace_of(path, NAMESPACE)
-    for path in (api.JOBS, api.PODS, api.WORKLOADS, api.EVENTS, api.SERVICES)
+    for path in (api.JOBS, api.PODS, api.WORKLOADS, api.EVENTS, api.SERVICES, api.LOCAL_QUEUES)
 )
 JOB = f"{JOBS}/{NAME}"
 BEFORE = {"launcher": "kubernetes", "attempt": ATTEMPT}
 NODE = {
     "metadata": {"name": "dev-1"},
-    "status": {"allocatable": {"cpu": "2", "memory": "8Gi", "ephemeral-storage": "9Gi"}},
+    "spec": {},
+    "status": {
+        "allocatable": {"cpu": "2", "memory": "8Gi", "ephemeral-storage": "9Gi"},
+        "conditions": [{"type": "Ready", "status": "True"}],
+    },
 }
+SICK = NODE | {"metadata": {"name": "sick"}}
 Routes = dict[tuple[str, str], list[Answer]]
 
 
@@ -45,7 +59,7 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def complete_job() -> dict[str, Any]:
     job: dict[str, Any] = document("complete")["job"]
-    job["metadata"]["name"] = NAME
+    job["metadata"] |= {"name": NAME, "resourceVersion": "2"}
     job["spec"]["template"] = {"spec": {}}
     return job
 
@@ -58,21 +72,13 @@ def routes_of_a_new_job() -> Routes:
         ("GET", PODS): [lists(1)],
         ("GET", WORKLOADS): [lists(1)],
         ("GET", EVENTS): [lists(1)],
-        ("GET", api.NODES): [lists(1, NODE)],
+        ("GET", api.NODES): [lists(1, NODE, SICK)],
+        ("GET", QUEUES): [lists(1, thing("data"), thing("other"))],
+        ("GET", api.PRIORITIES): [lists(1, thing("research"))],
         ("POST", JOBS): [says(complete_job())],
         ("POST", SERVICES): [says({})],
         ("PATCH", JOB): [says(complete_job())],
     }
-
-
-def routes_of_a_running_job(run: RunDir) -> Routes:
-    """One that is there, and whose pod has just written how it ended."""
-    pod_says(run, "a", said("ok", 0))
-    job = complete_job()
-    job["status"] = {}
-    routes = routes_of_a_new_job() | {("GET", JOB): [says(job)]}
-    routes["GET", JOBS].pop(0)
-    return routes
 
 
 @contextmanager
@@ -112,6 +118,22 @@ def test_a_job_is_made_and_its_result_is_the_pods(
     assert "sick" in str(made["spec"]["template"]["spec"]["affinity"])
     assert server.was_asked("POST", SERVICES) == []
     assert (ended.kind, ended.exit_code, ended.node, ended.elapsed_s) == ("ok", 0, "dev-1", 2.0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"queue": "dta"}, "no queue dta for pretrain, only data, other"),
+        ({"priority": "background"}, "no priority class background for pretrain, only research"),
+    ],
+)
+def test_a_queue_or_a_priority_that_is_not_there_is_refused_with_those_that_are(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, str], words: str
+) -> None:
+    with launching(run.root, routes_of_a_new_job(), monkeypatch) as (server, launcher):
+        with pytest.raises(UserError, match=words):
+            launcher.run(run, of_one(**wrong))
+        assert server.was_asked("POST", JOBS) == []
 
 
 @pytest.mark.parametrize("autoscales", [False, True])
@@ -191,44 +213,10 @@ def test_a_no_to_anything_is_an_error_that_says_who_must_act(
         launcher.run(run, of_one())
 
 
-def test_a_job_that_is_there_is_adopted(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    routes = routes_of_a_running_job(run)
-    monkeypatch.setenv("HEADRACE_FLOW_RUN", "a-flow")
-    with launching(run.root, routes, monkeypatch) as (server, launcher):
-        assert launcher.goes_on(run, BEFORE)
-        assert launcher.run(run, of_one()).ok
-        assert server.was_asked("POST", JOBS) == []
-        note, kept = server.was_asked("PATCH", JOB)
-    assert note == {"metadata": {"annotations": {"headrace.dev/flow-run": "a-flow"}}}
-    assert kept == {"spec": {"ttlSecondsAfterFinished": 3600}}
-
-
-def test_a_gang_that_is_adopted_gets_the_service_that_its_maker_did_not_live_to_make(
-    run: RunDir, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    routes = routes_of_a_running_job(run)
-    with launching(run.root, routes, monkeypatch) as (server, launcher):
-        launcher.run(run, of_one(num_nodes=2, min_nodes=2))
-        assert server.was_asked("POST", JOBS) == []
-        (service,) = server.was_asked("POST", SERVICES)
-    (owner,) = service["metadata"]["ownerReferences"]
-    assert owner["uid"] == complete_job()["metadata"]["uid"]
-
-
 def test_a_job_that_failed_is_kept_for_people(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     with launching(run.root, routes_of_a_new_job(), monkeypatch) as (server, launcher):
         assert not launcher.run(run, of_one()).ok  # its result is not on the volume
         assert server.was_asked("PATCH", JOB) == []
-
-
-def test_a_job_that_a_person_adopts_is_no_more_the_flows_whose_end_would_end_it(
-    run: RunDir, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    routes = routes_of_a_running_job(run)
-    with launching(run.root, routes, monkeypatch) as (server, launcher):
-        launcher.run(run, of_one())
-        note, _ = server.was_asked("PATCH", JOB)
-    assert note == {"metadata": {"annotations": {"headrace.dev/flow-run": ""}}}
 
 
 def test_what_ran_before_is_gone_on_with_only_if_it_is_there_and_wanted(

@@ -14,6 +14,7 @@ from tasks.cluster.checks import quantity
 from tasks.cluster.manifest import (
     Place,
     job_name,
+    left_behind,
     owned,
     render,
 )
@@ -62,6 +63,26 @@ def test_whatever_the_resources_are_kubernetes_takes_the_job_and_its_service(
     if service is not None:
         require_valid(service)
         require_valid(owned(service, {"metadata": {"name": "j", "uid": "u"}}))
+
+
+def test_ingest_alone_has_credentials_and_the_job_names_them_only() -> None:
+    by_stage = {stage: containers(rendered(stage, resources())[0]) for stage in STAGES}
+    given = {name: [one.get("envFrom") for one in found] for name, found in by_stage.items()}
+    secret = {"secretRef": {"name": "ingest-credentials", "optional": True}}
+    assert given.pop("ingest") == [None, [secret]]
+    assert list(given.values()) == [[None, None]] * len(given)
+
+
+def test_what_the_pod_does_not_take_from_this_process_is_said_by_name_without_its_value() -> None:
+    here = {
+        "HEADRACE_RATER_URL": "https://u:p@rater/v1",
+        "HEADRACE_RATER_KEY": "",
+        "FSSPEC_S3": "{}",
+    }
+    (line,) = left_behind("ingest", here)
+    assert line.startswith("FSSPEC_S3, HEADRACE_RATER_URL of this process are not the pod's")
+    assert "rater/v1" not in line
+    assert left_behind("ingest", {"HEADRACE_RATER_URL": ""}) == left_behind("sft", here) == []
 
 
 def test_what_kubernetes_does_not_know_would_be_seen() -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import UserError
+from components.errors import InfraError, UserError
+from components.preflight import gang
 from components.preflight.children import Ended, run_children
 from components.preflight.dear_checks import check_all_reduce
 from components.preflight.gang import (
@@ -60,14 +61,36 @@ def test_a_gang_that_kueue_shrank_is_as_large_as_the_launchers_list(tmp_path: Pa
             members.write_text(text)
         assert meeting.gang(timeout_s=0) is None
     threading.Timer(0.1, members.write_text, ['["gang-0-x", "gang-1-x"]']).start()
+    peer = Meeting("gang-0.gang", 1, None, None, members, "gang-0-x")
+    threading.Timer(0.2, peer.gang, [0.0]).start()
     assert meeting.gang(timeout_s=30) == Gang(2, 1, "gang-0.gang", 1)
 
 
+def test_a_gang_waits_for_a_pod_that_is_known_and_has_not_come_so_far(tmp_path: Path) -> None:
+    """Its node still pulls the image, or makes the checks that come before."""
+    members = tmp_path / "gang.json"
+    members.write_text('["gang-0-x", "gang-1-x"]')
+    first, second = (
+        Meeting("gang-0.gang", 1, None, None, members, f"gang-{i}-x") for i in range(2)
+    )
+    assert first.gang(timeout_s=0) is None
+    assert second.gang(timeout_s=0) == Gang(2, 1, "gang-0.gang", 1)
+    assert first.gang(timeout_s=0) == Gang(2, 0, "gang-0.gang", 1)
+
+
+def test_a_pod_that_cannot_say_that_it_is_there_says_why(tmp_path: Path) -> None:
+    nowhere = tmp_path / "none" / "gang.json"
+    meeting = Meeting("gang-0.gang", 1, None, None, nowhere, "gang-1-x")
+    with pytest.raises(InfraError, match="none: No such file or directory"):
+        meeting.gang(timeout_s=0)
+
+
 def test_a_gang_whose_pods_never_all_came_has_no_sum_and_nobody_is_to_blame(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(gang, "GANG_WAIT_S", 0.0)
     meeting = Meeting("gang-0.gang", 1, None, None, tmp_path / "none", "gang-1-x")
-    limits = THRESHOLDS.skus["cpu"].all_reduce.model_copy(update={"timeout_s": 0.0})
+    limits = THRESHOLDS.skus["cpu"].all_reduce
     (finding,) = check_all_reduce(meet_and_sum(meeting, 0, limits), limits)
     assert finding.status == "inconclusive"
     assert finding.message == (
