@@ -37,13 +37,13 @@ def test_a_stage_says_on_its_page_for_what_it_waits_and_then_where_it_runs(
     place: Place, console: Console, page: Page, tmp_path: Path
 ) -> None:
     projects.set_resources(place.root, "source", cpu=1.5)
-    toy.set_param(place.root, "source", num_steps=600, step_s=0.2)
+    toy.set_param(place.root, "source", fate="waits")
     neighbour = start(place, "source")
     wait_for(lambda: running_pod(place))
     neighbour.kill()
     neighbour.communicate()
     (holds_the_quota,) = jobs(place)
-    toy.set_param(place.root, "source", text="P", num_steps=20)
+    toy.set_param(place.root, "source", text="P", num_steps=20, step_s=0.2, fate="ok")
     run = console.start("pipeline")
     page.goto(console.api.removesuffix("/api"))
     page.wait_for_url("**/dashboard*")  # of the newer of its two faces

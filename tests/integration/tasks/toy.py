@@ -17,10 +17,22 @@ ROOT = Path(__file__).resolve().parents[3]
 STAGES = ("source", "left", "right", "join")
 
 STAGE = """
-import fcntl, os, re, signal, sys, time
+import contextlib, fcntl, os, re, signal, sys, time
 from components.errors import DataError, InfraError, UserError
+from components.train import stop
 
 def run(params, io, sink):
+    # Only one that waits looks at the wish to stop; the others are stopped where they are.
+    with stop.watched() if params.fate.startswith("waits") else contextlib.nullcontext():
+        return work(params, io, sink)
+
+def go_on(kept, num_starts, sink):
+    if stop.is_requested():
+        kept.write_text(f"{num_starts}")
+        sink.info(f"checkpoint {num_starts} is written")
+        raise InfraError(f"stopped after checkpoint {num_starts}")
+
+def work(params, io, sink):
     key = next(part for part in io.out.parts if re.fullmatch("[0-9a-f]{12}", part))
     alone = open(f"runs/.running-{key}", "w")
     try:
@@ -31,11 +43,19 @@ def run(params, io, sink):
     started.write_text(started.read_text() + "x" if started.exists() else "x")
     if params.fate == "ignores the signal":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    is_again = len(started.read_text()) > 1
+    num_starts, kept = len(started.read_text()), io.work / "checkpoint"
+    if kept.exists():
+        sink.info(f"going on from checkpoint {kept.read_text()}")
     for step in range(params.num_steps):
         sink.metrics({"toy/step": float(step)}, step)
         sink.progress(step + 1, params.num_steps, "steps")
-        time.sleep(0 if params.fate == "slow once" and is_again else params.step_s)
+        go_on(kept, num_starts, sink)
+        time.sleep(params.step_s)
+    while params.fate == "waits" or (params.fate == "waits once" and num_starts == 1):
+        go_on(kept, num_starts, sink)
+        if os.path.exists("runs/go"):
+            break
+        time.sleep(0.05)
     match params.fate:
         case "user": raise UserError("the number is wrong", "mend it")
         case "data": raise DataError("the shard is empty")
@@ -70,7 +90,7 @@ class Toy(Section):
     step_s: float = Field(ge=0)
     fate: Literal[
         "ok", "user", "data", "bug", "infra once", "out of memory", "eats memory", "fills",
-        "exits with 75", "killed", "ignores the signal", "slow once"
+        "exits with 75", "killed", "ignores the signal", "waits", "waits once"
     ]
 
 class Dpo(Section):
@@ -207,6 +227,11 @@ def set_param(folder: Path, stage: str, **values: object) -> None:
 def add_code(folder: Path, stage: str, code: str) -> None:
     with (folder / "components" / stage / "stage.py").open("a") as file:
         file.write(code)
+
+
+def go(folder: Path) -> None:
+    """Let the stages whose fate is to wait go on, and those that come."""
+    (folder / "runs" / "go").touch()
 
 
 def text_of(folder: Path, stage: str) -> str:
