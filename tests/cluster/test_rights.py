@@ -8,7 +8,7 @@ import pytest
 from kubernetes import client, config
 
 from tests.access import ACCOUNTS, EVERYWHERE, Right, wanted
-from tests.cluster.overlay import answer, apply_dev, call
+from tests.cluster.overlay import apply_dev, call
 
 NAMESPACES = ("headrace", "headrace-system", "headrace-nodes", "default", "kube-system")
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
@@ -78,26 +78,3 @@ def test_of_all_that_can_be_asked_an_account_may_do_this_and_nothing_else(accoun
         if yes and full not in EVERYBODYS:
             granted.add((namespace, full, verb))
     assert granted == wanted(account)
-
-
-@pytest.mark.parametrize(
-    ("user", "verb", "what", "namespace", "expected"),
-    [
-        ("headrace-system:launcher", "create", "jobs.batch", "headrace", "yes"),
-        ("headrace-system:launcher", "create", "jobs.batch", "default", "no"),
-        ("headrace-system:launcher", "create", "pods", "headrace", "no"),
-        ("headrace-system:launcher", "create", "pods/exec", "headrace", "no"),
-        ("headrace-system:launcher", "get", "secrets", "headrace-system", "no"),
-        ("headrace-system:launcher", "patch", "nodes", "headrace", "no"),
-        ("headrace-system:node-controller", "create", "pods/eviction", "headrace", "yes"),
-        ("headrace-system:node-controller", "create", "pods/eviction", "kube-system", "no"),
-        ("headrace-system:node-controller", "delete", "pods", "headrace", "no"),
-        ("headrace-nodes:node-agent", "patch", "nodes/status", "headrace", "yes"),
-        ("headrace-nodes:node-agent", "list", "pods", "headrace", "no"),
-        ("headrace:stage", "get", "pods", "headrace", "no"),
-    ],
-)
-def test_can_i(user: str, verb: str, what: str, namespace: str, expected: str) -> None:
-    resource, _, subresource = what.partition("/")
-    asked = ["auth", "can-i", verb, resource, "-n", namespace, f"--subresource={subresource}"]
-    assert answer(*asked, f"--as=system:serviceaccount:{user}") == expected
