@@ -14,7 +14,7 @@ import pytest
 
 from tests.cluster import projects
 from tests.cluster.conftest import Place, volumes
-from tests.cluster.test_jobs import jobs, outcome_of, running_pod, start
+from tests.cluster.test_jobs import hold, jobs, outcome_of, running_pod, start
 from tests.integration.tasks import toy
 from tests.integration.tasks.processes import wait_for
 
@@ -162,7 +162,7 @@ def test_a_stage_that_writes_more_scratch_than_it_asked_for_is_the_users_affair(
 
 def test_a_stage_that_takes_longer_than_its_limit_is_the_users_affair(place: Place) -> None:
     projects.set_resources(place.root, "source", time_limit_h=6 / 3600)
-    toy.set_param(place.root, "source", fate="waits")
+    hold(place)
     launch(place)
     ended = outcome_of(place, "source")
     assert (ended["kind"], ended["message"]) == ("user", "its time limit is over")

@@ -8,15 +8,24 @@ from pathlib import Path
 from tests.cluster import projects
 from tests.cluster.conftest import Place
 from tests.cluster.test_failures import launch, without
-from tests.cluster.test_jobs import jobs, outcome_of, running_pod, start
+from tests.cluster.test_jobs import (
+    assert_each_step_once,
+    held_pod,
+    hold,
+    jobs,
+    let_go,
+    outcome_of,
+    running_pod,
+    start,
+)
 from tests.integration.tasks import toy
 from tests.integration.tasks.processes import wait_for, working_in
 
 
 def test_a_drained_pod_is_replaced_within_the_attempt(place: Place) -> None:
-    toy.set_param(place.root, "source", fate="waits")
+    hold(place)
     process = start(place, "source")
-    pod = wait_for(lambda: running_pod(place))
+    pod = wait_for(lambda: held_pod(place))
     eviction = {
         "apiVersion": "policy/v1", "kind": "Eviction",
         "metadata": {"name": pod, "namespace": place.namespace},
@@ -28,9 +37,9 @@ def test_a_drained_pod_is_replaced_within_the_attempt(place: Place) -> None:
 
 
 def test_a_taint_that_drives_pods_out_is_survived_within_the_attempt(place: Place) -> None:
-    toy.set_param(place.root, "source", fate="waits")
+    hold(place)
     process = start(place, "source")
-    pod = wait_for(lambda: running_pod(place))
+    pod = wait_for(lambda: held_pod(place))
     projects.kubectl("taint", "node", "dev-1", "headrace.dev/unhealthy=test:NoExecute")
     try:
         wait_for(lambda: running_pod(place) == "")
@@ -42,12 +51,11 @@ def test_a_taint_that_drives_pods_out_is_survived_within_the_attempt(place: Plac
 
 def assert_went_on_within_the_attempt(place: Place, process: "subprocess.Popen[str]") -> None:
     """From the checkpoint of the first pod, never beside it, and with the right text."""
-    toy.go(place.root)
+    let_go(place)
     said, _ = process.communicate(timeout=240)
     ended = outcome_of(place, "source")
     assert (ended["kind"], ended["attempt"]) == ("ok", 1), said
-    assert "checkpoint 1 is written" in said
-    assert "going on from checkpoint 1" in said
+    assert_each_step_once(place)
     assert running_twice(place) == []
     assert toy.text_of(place.root, "source") == "s"
     assert len(jobs(place)) == 1
@@ -56,14 +64,15 @@ def assert_went_on_within_the_attempt(place: Place, process: "subprocess.Popen[s
 def test_a_pod_deleted_by_hand_is_the_infrastructures_and_the_next_attempt_goes_on(
     place: Place,
 ) -> None:
-    toy.set_param(place.root, "source", fate="waits")
+    hold(place)
     process = start(place, "source")
-    pod = wait_for(lambda: running_pod(place))
+    pod = wait_for(lambda: held_pod(place))
     projects.kubectl("delete", "pod", pod, "-n", place.namespace, "--wait=false")
     said, _ = process.communicate(timeout=240)
     assert outcome_of(place, "source")["kind"] == "infra", said
-    toy.go(place.root)
-    assert "going on from checkpoint 1" in launch(place)
+    let_go(place)
+    launch(place)
+    assert_each_step_once(place)
     ended = outcome_of(place, "source")
     assert (ended["kind"], ended["attempt"]) == ("ok", 2)
 
@@ -71,17 +80,18 @@ def test_a_pod_deleted_by_hand_is_the_infrastructures_and_the_next_attempt_goes_
 def test_a_job_deleted_by_hand_is_the_infrastructures_and_the_next_attempt_has_another_number(
     place: Place,
 ) -> None:
-    toy.set_param(place.root, "source", fate="waits")
+    hold(place)
     process = start(place, "source")
-    wait_for(lambda: running_pod(place))
+    wait_for(lambda: held_pod(place))
     (job,) = jobs(place)
     projects.kubectl(
         "delete", "job", job["metadata"]["name"], "-n", place.namespace, "--wait=false"
     )
     said, _ = process.communicate(timeout=240)
     assert outcome_of(place, "source")["kind"] == "infra", said
-    toy.go(place.root)
-    assert "going on from checkpoint 1" in launch(place)
+    let_go(place)
+    launch(place)
+    assert_each_step_once(place)
     ended = outcome_of(place, "source")
     assert (ended["kind"], ended["attempt"]) == ("ok", 2)
     assert [job["metadata"]["name"][-3:] for job in jobs(place)] == ["-a2"]
@@ -99,10 +109,10 @@ def test_a_silent_node_is_given_up_and_its_pod_can_write_nothing_of_the_next_att
     text = template.read_text()
     assert text.count("tolerationSeconds: 120") == 2
     template.write_text(text.replace("tolerationSeconds: 120", "tolerationSeconds: 2"))
-    toy.set_param(place.root, "source", fate="waits once")
+    hold(place)
     projects.set_resources(place.root, "source", grace_s=2)
     process = start(place, "source", HEADRACE_LOST_S="4")
-    pod = wait_for(lambda: running_pod(place))
+    pod = wait_for(lambda: held_pod(place))
     with without("kubelet"):
         said, _ = process.communicate(timeout=240)
         ended = outcome_of(place, "source")
@@ -111,15 +121,16 @@ def test_a_silent_node_is_given_up_and_its_pod_can_write_nothing_of_the_next_att
         assert evicted_by_taint(place, pod)
         assert is_running_of(place)
         # The next attempt, on this machine, for there is no other node: it takes the work from the
-        # pod that still runs.
+        # pod that still runs. It goes on from a checkpoint past what it would be held at.
+        (run,) = (place.root / "runs" / "source").glob("????????????")
+        (run / "work" / "next_step").write_text("2")
         toy.run(
             place.root, sys.executable, "-m", "tasks.launch", "source", HEADRACE_FLOW_RUN="none",
             HEADRACE_LAUNCHER="local",
         )  # fmt: skip
         assert is_running_of(place)
-        (run,) = (place.root / "runs" / "source").glob("????????????")
         kept = snapshot(run)
-        toy.go(place.root)
+        let_go(place)
         wait_for(lambda: not is_running_of(place))
         assert snapshot(run) == kept
     wait_for(lambda: "unreachable" not in str(projects.get("node", "dev-1")["spec"]))

@@ -9,6 +9,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.resources import resources_yaml
@@ -17,22 +19,11 @@ ROOT = Path(__file__).resolve().parents[3]
 STAGES = ("source", "left", "right", "join")
 
 STAGE = """
-import contextlib, fcntl, os, re, signal, sys, time
+import fcntl, os, re, signal, sys, time
 from components.errors import DataError, InfraError, UserError
 from components.train import stop
 
 def run(params, io, sink):
-    # Only one that waits looks at the wish to stop; the others are stopped where they are.
-    with stop.watched() if params.fate.startswith("waits") else contextlib.nullcontext():
-        return work(params, io, sink)
-
-def go_on(kept, num_starts, sink):
-    if stop.is_requested():
-        kept.write_text(f"{num_starts}")
-        sink.info(f"checkpoint {num_starts} is written")
-        raise InfraError(f"stopped after checkpoint {num_starts}")
-
-def work(params, io, sink):
     key = next(part for part in io.out.parts if re.fullmatch("[0-9a-f]{12}", part))
     alone = open(f"runs/.running-{key}", "w")
     try:
@@ -43,19 +34,20 @@ def work(params, io, sink):
     started.write_text(started.read_text() + "x" if started.exists() else "x")
     if params.fate == "ignores the signal":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    num_starts, kept = len(started.read_text()), io.work / "checkpoint"
-    if kept.exists():
-        sink.info(f"going on from checkpoint {kept.read_text()}")
-    for step in range(params.num_steps):
+    is_again = len(started.read_text()) > 1
+    checkpoint = io.work / "next_step"
+    first = int(checkpoint.read_text()) if checkpoint.exists() else 0
+    for step in range(first, params.num_steps):
+        if step == params.num_steps // 2:
+            with stop.watched():
+                while os.path.exists("runs/hold"):
+                    if stop.is_requested():
+                        checkpoint.write_text(str(step))
+                        raise InfraError("stopped at its checkpoint", "run it again")
+                    time.sleep(0.02)
         sink.metrics({"toy/step": float(step)}, step)
         sink.progress(step + 1, params.num_steps, "steps")
-        go_on(kept, num_starts, sink)
-        time.sleep(params.step_s)
-    while params.fate == "waits" or (params.fate == "waits once" and num_starts == 1):
-        go_on(kept, num_starts, sink)
-        if os.path.exists("runs/go"):
-            break
-        time.sleep(0.05)
+        time.sleep(0 if params.fate == "slow once" and is_again else params.step_s)
     match params.fate:
         case "user": raise UserError("the number is wrong", "mend it")
         case "data": raise DataError("the shard is empty")
@@ -90,7 +82,7 @@ class Toy(Section):
     step_s: float = Field(ge=0)
     fate: Literal[
         "ok", "user", "data", "bug", "infra once", "out of memory", "eats memory", "fills",
-        "exits with 75", "killed", "ignores the signal", "waits", "waits once"
+        "exits with 75", "killed", "ignores the signal", "slow once"
     ]
 
 class Dpo(Section):
@@ -206,6 +198,20 @@ def run(
     return done
 
 
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """While the body runs, every stage stops halfway, and waits there for its end or for a signal.
+
+    At a signal it writes its checkpoint, as a training stage does, and goes on from it the next time.
+    """
+    hold = folder / "runs" / "hold"
+    hold.touch()
+    try:
+        yield
+    finally:
+        hold.unlink()
+
+
 def commit(folder: Path, message: str) -> None:
     run(folder, "git", "add", "-A")
     run(folder, "git", "commit", "-qm", message)
@@ -227,11 +233,6 @@ def set_param(folder: Path, stage: str, **values: object) -> None:
 def add_code(folder: Path, stage: str, code: str) -> None:
     with (folder / "components" / stage / "stage.py").open("a") as file:
         file.write(code)
-
-
-def go(folder: Path) -> None:
-    """Let the stages whose fate is to wait go on, and those that come."""
-    (folder / "runs" / "go").touch()
 
 
 def text_of(folder: Path, stage: str) -> str:
