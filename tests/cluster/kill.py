@@ -45,7 +45,7 @@ SERVERS = ("kubelet", "kueue", "kube-controller-manager", "kube-apiserver")
 TARGETS = ("flow", *PROCESSES, *SERVERS, "node-controller")
 FATAL = Finding("xid", "fail", "GPU 3: Xid 79, fallen off the bus", fatal=True, device=3, value=79)
 END_TIMEOUT_S = 240.0
-TYPICAL_S = 20.0
+TYPICAL_S = 12.0
 """A moment is drawn from so long a time; a run that has ended by then is a miss."""
 
 

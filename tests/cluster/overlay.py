@@ -16,7 +16,7 @@ from tests.manifests import KUEUE, ROOT, Object, kubectl
 IMAGE = "dev.local/headrace:dev"
 VOLUME = Path("/var/lib/headrace")
 UID = 1000
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 T = TypeVar("T")
 
 

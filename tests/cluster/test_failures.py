@@ -14,7 +14,7 @@ import pytest
 
 from tests.cluster import projects
 from tests.cluster.conftest import Place, volumes
-from tests.cluster.test_jobs import hold, jobs, outcome_of, running_pod, start
+from tests.cluster.test_jobs import held_pod, hold, jobs, let_go, outcome_of, start
 from tests.integration.tasks import toy
 from tests.integration.tasks.processes import wait_for
 
@@ -179,11 +179,13 @@ def test_a_launch_waits_for_kueue_when_its_webhook_is_down(place: Place) -> None
 
 
 def test_a_stage_outlives_an_api_server_that_is_down_for_a_minute(place: Place) -> None:
-    toy.set_param(place.root, "source", num_steps=100, step_s=0.2)
+    hold(place)
     process = start(place, "source")
-    pod = wait_for(lambda: running_pod(place))
+    pod = wait_for(lambda: held_pod(place))
     with without("kube-apiserver"):
-        time.sleep(60)
+        time.sleep(30)
+        let_go(place)  # it ends while nobody can be told
+        time.sleep(30)
     said, _ = process.communicate(timeout=200)
     ended = outcome_of(place, "source")
     assert (ended["kind"], ended["attempt"]) == ("ok", 1), said

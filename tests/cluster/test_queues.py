@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.cluster.overlay import (
     apply_dev,
@@ -19,7 +20,7 @@ from tests.cluster.overlay import (
     until,
     workload_of,
 )
-from tests.manifests import Object, name_of, objects_of, of_kind
+from tests.manifests import ROOT, Object, name_of, objects_of, of_kind
 
 RACKS = {"r1": 2, "r2": 2}
 """Nodes of each rack; each has 8 GPUs."""
@@ -231,3 +232,50 @@ def test_a_node_that_was_taken_out_gets_no_stage(pool: Pool, jobs: ExitStack) ->
         ask("taint", "node", sick, "headrace.dev/unhealthy-")
     until("it runs on the node that returned", lambda: is_admitted(fourth))
     assert hosts(fourth) == [sick]
+
+
+@pytest.mark.parametrize("how", ["taint", "drain"])
+def test_a_running_stage_that_is_driven_off_its_node_goes_on_on_another_within_its_job(
+    pool: Pool, jobs: ExitStack, how: str
+) -> None:
+    job = stage_job(pool.named(f"driven-{how}"), pool.named("wide"), gpus=8)
+    name = name_of(job)
+    real = next(yaml.safe_load_all((ROOT / "k8s" / "job.yaml").read_text()))["spec"]
+    policy = real["podFailurePolicy"]
+    policy["rules"] = [one for one in policy["rules"] if "preflight" not in str(one)]
+    job["spec"] |= {
+        "podFailurePolicy": policy,
+        "podReplacementPolicy": real["podReplacementPolicy"],
+    }
+    job["spec"]["template"]["metadata"]["annotations"] = {"headrace.dev/fake-duration": "600s"}
+    jobs.enter_context(created(job))
+    sick, pod = until("it runs", lambda: running_on(name))
+    if how == "taint":
+        ask("taint", "node", sick, "headrace.dev/unhealthy=Xid:NoExecute")
+    else:
+        ask("cordon", sick)
+        body = {"apiVersion": "policy/v1", "kind": "Eviction"}
+        body["metadata"] = {"name": pod, "namespace": "headrace"}  # type: ignore[assignment]
+        path = f"/api/v1/namespaces/headrace/pods/{pod}/eviction"
+        ask("create", "--raw", path, "-f", "-", stdin=body)
+    try:
+        until(
+            f"it runs elsewhere; {get('job', name, '-n', 'headrace')['status']}",
+            lambda: (running_on(name) or (sick, ""))[0] != sick,
+        )
+        assert sick not in hosts(name)
+        assert condition(get("job", name, "-n", "headrace"), "Failed") == ("", "", "")
+    finally:
+        if how == "taint":
+            ask("taint", "node", sick, "headrace.dev/unhealthy-")
+        else:
+            ask("uncordon", sick)
+
+
+def running_on(job: str) -> tuple[str, str] | None:
+    """The node of the Job's running pod, and the pod."""
+    pods = get("pods", "-n", "headrace", "-l", f"batch.kubernetes.io/job-name={job}")["items"]
+    for pod in pods:
+        if pod["status"].get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]:
+            return pod["spec"]["nodeName"], name_of(pod)
+    return None
