@@ -1,6 +1,7 @@
 """Stages as Jobs on a real Kubernetes with Kueue: submitted, adopted, cancelled, and counted."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -175,13 +176,19 @@ def hear(launch: "subprocess.Popen[str]", words: str) -> str:
 def test_two_launches_of_one_attempt_make_one_job(place: Place) -> None:
     hold(place)
     both = [start(place, "source") for _ in range(2)]
-    for one in both:
-        hear(one, "the Job ")  # submitted, or adopted
+    wait_for(lambda: running_pod(place) and all(is_at_the_lock(place, one) for one in both))
     let_go(place)
     said = [one.communicate(timeout=240)[0] for one in both]
     assert [one.returncode for one in both] == [0, 0], said
     assert len(jobs(place)) == 1
     assert not (place.root / "runs" / "twice.txt").exists()
+
+
+def is_at_the_lock(place: Place, launch: "subprocess.Popen[str]") -> bool:
+    """Whether it works on the source, or waits for whoever does."""
+    (lock,) = (place.root / "runs" / "source").glob("*/.lock")
+    files = Path(f"/proc/{launch.pid}/fd").iterdir()
+    return any(os.path.realpath(file) == str(lock.resolve()) for file in files)
 
 
 def test_an_interrupted_launch_cancels_its_job_after_a_checkpoint_and_the_next_one_goes_on(
