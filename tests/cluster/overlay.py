@@ -77,7 +77,7 @@ def call(
     return content
 
 
-def until(what: str, probe: Callable[[], T]) -> T:
+def until(what: str, probe: Callable[[], T | None]) -> T:
     """The first answer of `probe` that is true; fails the test after PATIENCE_S."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
