@@ -163,7 +163,7 @@ def test_a_preempted_training_writes_its_checkpoint_waits_and_ends_with_the_same
 ) -> None:
     projects.set_resources(place.root, priority="background", cpu=1.5)
     process = start(place, "pretrain")
-    wait_for(lambda: steps_done(place) > 3, 120)
+    wait_for(lambda: steps_done(place) > 3, 240)
     occupy(place, "urgent", "1", "production", 3)
     said, _ = process.communicate(timeout=240)
     assert process.returncode == 0, said
@@ -186,7 +186,7 @@ def test_a_training_preempted_while_it_checkpoints_goes_on_from_the_one_before_t
     slow_down_last_checkpoint(place, hold)
     projects.set_resources(place.root, priority="background", cpu=1.5, grace_s=6)
     process = start(place, "pretrain")
-    wait_for(lambda: steps_done(place) > 5, 120)
+    wait_for(lambda: steps_done(place) > 5, 240)
     occupy(place, "urgent", "1", "production", 300)
     (half,) = wait_for(lambda: half_checkpoints(place), 120)
     wait_for(lambda: is_running(place, "urgent"), 120)  # so the grace is over, in its midst
@@ -242,10 +242,10 @@ def test_a_rank_that_dies_takes_the_gang_along_and_the_next_attempt_goes_on(
 ) -> None:
     projects.set_resources(place.root, "pretrain", num_nodes=2, min_nodes=2)
     process = start(place, "pretrain")
-    wait_for(lambda: steps_done(place) > 5, 180)
+    wait_for(lambda: steps_done(place) > 5, 240)
     victim = next(pid for pid, text in rank_processes().items() if "\nRANK=1" in text)
     subprocess.run(["kill", "-9", str(victim)], check=True)
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=240)
     assert process.returncode == 75, said
     assert "infra error" in said
     again = start(place, "pretrain")
@@ -261,7 +261,7 @@ def test_an_elastic_training_begins_with_what_the_quota_has_and_grows_at_its_nex
     projects.set_resources(place.root, "pretrain", num_nodes=2, min_nodes=1)
     occupy(place, "neighbour", "1", "research", 300)
     process = start(place, "pretrain")
-    wait_for(lambda: steps_done(place) > 3, 120)
+    wait_for(lambda: steps_done(place) > 3, 240)
     assert job_of(place)["spec"]["parallelism"] == len(rank_processes()) == 1
     # Its quota is free once its Workload is gone, and that goes after the Job.
     projects.kubectl("delete", "job", "neighbour", "-n", place.namespace, "--cascade=foreground")
