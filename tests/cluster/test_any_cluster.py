@@ -46,7 +46,7 @@ def test_the_api_server_takes_every_object_of_an_overlay(own: str, overlay: str)
         if "namespace" in metadata:
             metadata["namespace"] = own
         else:
-            metadata["name"] += f".{own}"[: 63 - len(metadata["name"])]
+            metadata["name"] += f"-{own}"
     text = yaml.safe_dump_all(objects)
     said = ask("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-",
                stdin=text)  # fmt: skip
