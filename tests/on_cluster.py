@@ -1,5 +1,6 @@
 """`python -m tests.on_cluster`: the tests of tests/cluster on the cluster that
-HEADRACE_TEST_KUBECONFIG names, else on this machine's development cluster, started if need be.
+HEADRACE_TEST_KUBECONFIG names, as far as they leave that alone, else on this machine's development
+cluster, started if need be.
 """
 
 import os
@@ -17,6 +18,7 @@ def main() -> int:
         "tests/cluster",
         "-p",
         "no:cacheprovider",
+        "-rs",
         *sys.argv[1:],
     ]
     theirs = os.environ.get("HEADRACE_TEST_KUBECONFIG")

@@ -42,7 +42,10 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint, keep: int) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     folder = root / f"step-{checkpoint.step:09d}"
     part = root / f".part-{checkpoint.step:09d}"
-    shutil.rmtree(part, ignore_errors=True)
+    for half in root.glob(
+        ".part-*"
+    ):  # of a run that was killed while it wrote: as large as a whole one
+        shutil.rmtree(half, ignore_errors=True)
     part.mkdir()
     try:
         _write(part, checkpoint)

@@ -1,7 +1,8 @@
 """What a Job's launcher tells: the stage's log, where the Job is, and what the cluster warns of.
 
 `job.json` in the run's folder has the same for a page; and how far the log was told, so that a
-launcher that comes later goes on there.
+launcher that comes later goes on there. One that is killed after it has told something and before it
+has noted that leaves the same to be told once more: nothing is left out.
 """
 
 import os

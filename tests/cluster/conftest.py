@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import projects
+from tests.cluster.overlay import is_ours
 from tests.integration.tasks.prefect_server import serving
 
-ON_ANY_CLUSTER = ("test_manifests", "test_rights", "test_node_rights")
-"""The others end servers of the cluster, and give pods this machine's folders."""
+ON_ANY_CLUSTER = "test_any_cluster"
+"""The others apply the overlay `dev`, end servers of the cluster, and give pods this machine's folders."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if "HEADRACE_TEST_KUBECONFIG" in os.environ:
+    if not is_ours():
         foreign = pytest.mark.skip(reason="needs the development cluster: make cluster-up")
         for item in items:
-            if item.path.parent.name == "cluster" and item.path.stem not in ON_ANY_CLUSTER:
+            if item.path.parent.name == "cluster" and item.path.stem != ON_ANY_CLUSTER:
                 item.add_marker(foreign)
 
 

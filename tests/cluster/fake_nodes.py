@@ -185,7 +185,8 @@ def node(name: str, pool: str) -> Object:
 
 def pod(name: str, pool: str, node_name: str, **spec: Any) -> Object:
     """Where `node_name` is empty the scheduler chooses a node of the pool."""
-    container = {"image": "dev.local/headrace:dev", "command": ["true"]}
+    closed = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    container = {"image": "dev.local/headrace:dev", "command": ["true"], "securityContext": closed}
     where = {"nodeName": node_name} if node_name else {"nodeSelector": {POOL_LABEL: pool}}
     tolerations = [{"key": KWOK["key"], "operator": "Exists"}, *spec.pop("tolerations", [])]
     return {
@@ -195,6 +196,7 @@ def pod(name: str, pool: str, node_name: str, **spec: Any) -> Object:
         "spec": {
             "restartPolicy": "Never",
             "automountServiceAccountToken": False,
+            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
             "initContainers": [{"name": "preflight", **container}],
             "containers": [{"name": "stage", **container}],
             "tolerations": tolerations,

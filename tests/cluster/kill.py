@@ -6,7 +6,9 @@ Each trial changes a param of the toy project, starts `headrace run` with stages
 ends with -9 one of: the flow, `dvc`, `launch`, the stage's process or the first process of its
 container, the kubelet, Kueue, the controller manager, the API server, the node controller. Servers
 come back after some seconds. Then the same command must finish the job with the digests of an
-undisturbed run; no stage may have run twice at once; no Job and no process may be left.
+undisturbed run; no stage may have run twice at once; no Job and no process may be left. The node
+controller has work too: in each trial a fake node fails its pre-check, and in the end it must have
+been taken out, once.
 """
 
 import argparse
@@ -18,11 +20,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from components.preflight.report import Finding, Report
 from k8s.devcluster import processes
+from tasks.cluster.api import NODES, connect
 from tests import kill
 from tests.cluster import projects
+from tests.cluster.fake_nodes import Pool
+from tests.cluster.node_programs import Started, wait_for
 from tests.integration.tasks import toy
 from tests.kill import Trial, Watcher, summed_up
 
@@ -35,8 +43,9 @@ PROCESSES = {
 """What names a process of the chain in its command line."""
 SERVERS = ("kubelet", "kueue", "kube-controller-manager", "kube-apiserver")
 TARGETS = ("flow", *PROCESSES, *SERVERS, "node-controller")
+FATAL = Finding("xid", "fail", "GPU 3: Xid 79, fallen off the bus", fatal=True, device=3, value=79)
 END_TIMEOUT_S = 240.0
-TYPICAL_S = 20.0
+TYPICAL_S = 12.0
 """A moment is drawn from so long a time; a run that has ended by then is a miss."""
 
 
@@ -53,23 +62,24 @@ def main() -> int:
 def run_trials(count: int, seed: int, targets: tuple[str, ...], prefect: str = "") -> list[Trial]:
     """Trials one after the other in one project; with a Prefect server at hand a flow starts faster."""
     folder = Path(tempfile.mkdtemp(prefix="headrace-kill-"))
-    controller = _Controller()
     try:
-        with projects.lent("kill", folder) as namespace:
+        with (
+            projects.lent("kill", folder) as namespace,
+            _judged(namespace, folder / "node-controller.log") as judged,
+        ):
             project = projects.build(folder / "project")
             variables = projects.environment(project, namespace, projects.kubeconfig())
             variables |= {"PREFECT_API_URL": prefect} if prefect else {}
             for stage in toy.STAGES:
                 toy.set_param(project, stage, num_steps=8, step_s=0.1)
             toy.commit(project, "Take a moment")
-            return _trials(project, namespace, variables, controller, count, seed, targets)
+            return _trials(project, namespace, variables, judged, count, seed, targets)
     finally:
-        controller.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _trials(
-    project: Path, namespace: str, variables: dict[str, str], controller: "_Controller",
+    project: Path, namespace: str, variables: dict[str, str], judged: "_Judged",
     count: int, seed: int, targets: tuple[str, ...],
 ) -> list[Trial]:  # fmt: skip
     generator, texts = random.Random(seed), {stage: stage[0] for stage in toy.STAGES}
@@ -84,8 +94,10 @@ def _trials(
         stage = generator.choice(toy.STAGES)
         texts[stage] = f"{stage[0]}{number}"
         toy.set_param(project, stage, text=texts[stage])
-        _one_trial(project, variables, controller, trial, away_s)
+        judged.add(number)
+        _one_trial(project, variables, judged, trial, away_s)
         trial.faults += kill.differences(project, texts)
+        trial.faults += judged.faults()
         trial.faults += _left_over(namespace)
         trials.append(trial)
         print(
@@ -97,7 +109,7 @@ def _trials(
 
 
 def _one_trial(
-    project: Path, variables: dict[str, str], controller: "_Controller", trial: Trial, away_s: float
+    project: Path, variables: dict[str, str], judged: "_Judged", trial: Trial, away_s: float
 ) -> None:
     with Watcher(project) as watcher:
         with (project / "runs" / "trial.log").open("w") as log:
@@ -105,7 +117,7 @@ def _one_trial(
                 [sys.executable, "-m", "tasks.cli", "run"], cwd=project,
                 env=toy.environment() | variables, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
-            _hit(project, flow, controller, trial, away_s)
+            _hit(project, flow, judged, trial, away_s)
             try:
                 flow.wait(END_TIMEOUT_S)
             except subprocess.TimeoutExpired:
@@ -121,11 +133,13 @@ def _one_trial(
 
 
 def _hit(
-    project: Path, flow: "subprocess.Popen[bytes]", controller: "_Controller", trial: Trial,
-    away_s: float,
+    project: Path, flow: "subprocess.Popen[bytes]", judged: "_Judged", trial: Trial, away_s: float
 ) -> None:  # fmt: skip
     """Kill the target at its moment, or as soon after it as it exists; servers come back."""
     time.sleep(trial.after_s)
+    judged.fail_newest()
+    if flow.poll() is not None:
+        return
     if trial.target in SERVERS:
         trial.hit = trial.target
         processes.kill(trial.target)
@@ -134,7 +148,8 @@ def _hit(
         return
     if trial.target == "node-controller":
         trial.hit = trial.target
-        controller.restart()
+        judged.controller.kill()
+        judged.controller.start()
         return
     while flow.poll() is None:
         pid = flow.pid if trial.target == "flow" else _pid_of(project, PROCESSES[trial.target])
@@ -186,25 +201,61 @@ def _run(project: Path, variables: dict[str, str]) -> "subprocess.CompletedProce
     )
 
 
-class _Controller:
-    """The node controller as a process of this machine, acting for real."""
+class _Judged:
+    """Fake nodes, and the node controller as a process of this machine that acts on them for real."""
 
-    def __init__(self) -> None:
-        self._start()
+    def __init__(self, pool: Pool, controller: Started) -> None:
+        self.controller, self._pool = controller, pool
+        self._names: list[str] = []
 
-    def _start(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tasks.nodes.controller", "--apply"], cwd=toy.ROOT,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+    def add(self, number: int) -> None:
+        """A node with a stage's pod, which is well as yet."""
+        name = f"{self._pool.name}-{number:03d}"
+        self._pool.create_nodes([name])
+        self._pool.create_pod(name, name)
+        wait_for(lambda: self._pool.state(name) == "healthy", f"{name} to be judged")
+        self._names.append(name)
 
-    def restart(self) -> None:
-        self.stop()
-        self._start()
+    def fail_newest(self) -> None:
+        """The pre-check of the newest node's pod ends: what the controller must take up, killed or not."""
+        name = self._names[-1]
+        self._pool.end_preflight(name, 69, Report(name, time.time(), "none", (FATAL,), 0.1))
 
-    def stop(self) -> None:
-        self._process.kill()
-        self._process.wait()
+    def faults(self) -> list[str]:
+        """What of the judgements is not as it should be; the controller's own end is one."""
+        if self.controller.exit_code is not None:
+            last = (self.controller.said().splitlines() or ["no word"])[-1]
+            return [f"the node controller ended with {self.controller.exit_code}: {last}"]
+        try:
+            wait_for(lambda: self._pool.taints(self._names[-1]), "the taint", 60)
+        except AssertionError as error:
+            return [f"{self._names[-1]} is not taken out: {error}"]
+        quarantines = {
+            name: len(record.quarantines_at) if record else 0
+            for name, record in ((name, self._pool.record(name)) for name in self._names)
+        }
+        return [
+            f"taken out {many} times: {name}" for name, many in quarantines.items() if many != 1
+        ]
+
+
+@contextmanager
+def _judged(namespace: str, log: Path) -> Iterator[_Judged]:
+    """They go with the body, with all that the controller noted on them: no other node is its own."""
+    pool = Pool(connect(), namespace, log.parent)
+    policy = pool.policy(breaker={"max_fraction": 1.0})
+    command = [sys.executable, "-m", "tasks.nodes.controller", "--apply"]
+    command += ["--selector", pool.selector, "--policy", str(policy)]
+    environ = os.environ | {"HEADRACE_NAMESPACE": namespace, "PYTHONPATH": str(toy.ROOT)}
+    log.touch()
+    controller = Started(command, environ, str(log))
+    controller.start()
+    try:
+        yield _Judged(pool, controller)
+    finally:
+        controller.kill()
+        for node in pool.nodes():
+            pool.api.delete(f"{NODES}/{node['metadata']['name']}")
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
+from collections.abc import Iterator
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -21,16 +21,28 @@ from tasks.cluster.queue import rows
 from tasks.config import Settings
 from tests.cluster import projects
 from tests.cluster.conftest import Place
-from tests.cluster.test_jobs import jobs, outcome_of, running_pod, start
+from tests.cluster.test_jobs import (
+    assert_each_step_once,
+    checkpoint_of,
+    held_pod,
+    hold,
+    is_held_after,
+    jobs,
+    let_go,
+    outcome_of,
+    running_pod,
+    start,
+)
 from tests.integration.tasks import toy
+from tests.integration.tasks.consoles import Console
 from tests.integration.tasks.processes import wait_for
 
 
-def begin(place: Place, prefect_api: str) -> "subprocess.Popen[str]":
+def begin(place: Place, prefect_api: str, *stages: str) -> "subprocess.Popen[str]":
     variables = place.variables | {"PREFECT_API_URL": prefect_api}
     variables.pop("HEADRACE_LAUNCHER")
     return subprocess.Popen(
-        [sys.executable, "-m", "tasks.cli", "run", "--launcher", "kubernetes"],
+        [sys.executable, "-m", "tasks.cli", "run", *stages, "--launcher", "kubernetes"],
         cwd=place.root, text=True, env=toy.environment() | variables,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
@@ -59,13 +71,15 @@ def test_a_flow_runs_its_stages_as_jobs_and_tries_again_what_the_infrastructure_
 
 
 def test_a_killed_flow_leaves_its_job_to_the_next_one(place: Place, prefect_api: str) -> None:
-    toy.set_param(place.root, "source", num_steps=60, step_s=0.2)
+    toy.set_param(place.root, "source", num_steps=30, step_s=0.1)
+    hold(place)
     process = begin(place, prefect_api)
     pod = wait_for(lambda: running_pod(place))
     process.kill()
     process.communicate()
-    time.sleep(2)
+    wait_for(lambda: is_held_after(place, 15))  # what the flow began goes on
     assert running_pod(place) == pod
+    let_go(place)
     said, _ = (again := begin(place, prefect_api)).communicate(timeout=240)
     assert again.returncode == 0, said
     assert outcome_of(place, "source")["attempt"] == 1
@@ -78,20 +92,57 @@ def test_a_killed_flow_leaves_its_job_to_the_next_one(place: Place, prefect_api:
 def test_a_flow_that_is_interrupted_ends_its_job_and_the_next_one_goes_on(
     place: Place, prefect_api: str
 ) -> None:
-    toy.set_param(place.root, "source", num_steps=100, step_s=0.2)
+    hold(place)
     process = begin(place, prefect_api)
-    wait_for(lambda: running_pod(place))
+    wait_for(lambda: held_pod(place))
     os.kill(process.pid, signal.SIGINT)
     process.communicate(timeout=120)
-    wait_for(lambda: jobs(place) == [], 60)
+    wait_for(lambda: jobs(place) == [])
     assert projects.get("pods", "-n", place.namespace)["items"] == []
+    assert checkpoint_of(place) == 1
+    let_go(place)
+    said, _ = (again := begin(place, prefect_api, "source")).communicate(timeout=240)
+    assert again.returncode == 0, said
+    assert_each_step_once(place)
+    assert toy.text_of(place.root, "source") == "s"
+
+
+@pytest.fixture
+def console(place: Place) -> Iterator[Console]:
+    running = Console(place.root)
+    said = running.headrace("up", **place.variables)
+    assert said.returncode == 0, said.stdout
+    yield running
+    running.headrace("down")
+
+
+@pytest.mark.timeout(600)
+def test_cancel_in_prefect_ends_the_job_after_its_checkpoint_and_the_next_run_goes_on(
+    place: Place, console: Console
+) -> None:
+    hold(place)
+    run = console.start("one-stage", stage="source", launcher="kubernetes")
+    wait_for(lambda: held_pod(place), 120)
+    (job,) = jobs(place)
+    assert job["metadata"]["annotations"]["headrace.dev/flow-run"] == run
+    cancelling = {"type": "CANCELLING", "name": "Cancelling"}
+    console.call(f"/flow_runs/{run}/set_state", {"state": cancelling})
+    wait_for(lambda: jobs(place) == [])
+    assert console.end_of(run)["type"] == "CANCELLED"
+    assert projects.get("pods", "-n", place.namespace)["items"] == []
+    assert checkpoint_of(place) == 1
+    let_go(place)
+    again = console.start("one-stage", stage="source", launcher="kubernetes")
+    assert console.end_of(again)["type"] == "COMPLETED"
+    assert_each_step_once(place)
+    assert toy.text_of(place.root, "source") == "s"
 
 
 def test_jobs_of_a_cancelled_flow_run_are_ended_when_the_flow_could_not(
     place: Place, prefect_api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reaper, "CANCELLED_GRACE_S", 0.0)
-    toy.set_param(place.root, "source", num_steps=200, step_s=0.2)
+    hold(place)
     settings = Settings(namespace=place.namespace)
     with temporary_settings({PREFECT_API_URL: prefect_api}):
         flow_run = asyncio.run(a_flow_run(Running()))
@@ -113,13 +164,14 @@ def test_jobs_of_a_cancelled_flow_run_are_ended_when_the_flow_could_not(
 def test_jobs_of_flow_runs_that_another_server_knows_are_left_alone(
     place: Place, prefect_api: str
 ) -> None:
-    toy.set_param(place.root, "source", num_steps=50, step_s=0.2)
+    hold(place)
     process = start(place, "source", HEADRACE_FLOW_RUN=str(uuid.uuid4()))
     wait_for(lambda: running_pod(place))
     with temporary_settings({PREFECT_API_URL: prefect_api}):
         settings = Settings(namespace=place.namespace, keep_s=0.001)
         assert asyncio.run(reaper.reap(connect(), settings)) == []
-    process.communicate(timeout=90)
+    let_go(place)
+    process.communicate(timeout=240)
     assert outcome_of(place, "source")["kind"] == "ok"
 
 

@@ -3,7 +3,6 @@
 import uuid
 
 import pytest
-import yaml
 
 from tests.cluster.overlay import (
     VOLUME,
@@ -16,7 +15,7 @@ from tests.cluster.overlay import (
     stage_job,
     until,
 )
-from tests.manifests import OVERLAYS, Object, objects_of
+from tests.manifests import Object
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -27,20 +26,6 @@ def _applied() -> None:
 @pytest.fixture
 def name() -> str:
     return f"manifests-{uuid.uuid4().hex[:8]}"
-
-
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_api_server_takes_every_object_of_an_overlay(overlay: str) -> None:
-    """It tells unknown and doubled fields too. Volumes and claims by other names, for what `dev` has
-    applied cannot be changed into another overlay's."""
-    objects = objects_of(overlay)
-    for one in objects:
-        if one["kind"] in ("PersistentVolume", "PersistentVolumeClaim", "StatefulSet"):
-            one["metadata"]["name"] += f"-{overlay}"
-    text = yaml.safe_dump_all(objects)
-    said = ask("apply", "--server-side", "--dry-run=server", "--force-conflicts",
-               "--validate=strict", "-f", "-", stdin=text)  # fmt: skip
-    assert len(said.splitlines()) == len(objects)
 
 
 def test_every_queue_is_active_and_both_claims_are_bound() -> None:

@@ -174,7 +174,7 @@ def test_the_agents_container_reads_the_kernels_log_with_one_capability() -> Non
     template = pod_of(agent)
     (container,) = template["containers"]
     name = f"rights-{uuid.uuid4().hex[:8]}"
-    script = "import time\n" + READ_LOG + "time.sleep(60)\n"
+    script = "import time\n" + READ_LOG + "time.sleep(300)\n"
     pod = {
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "namespace": "headrace-nodes"},

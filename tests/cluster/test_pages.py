@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from tests.cluster import projects
 from tests.cluster.conftest import Place
-from tests.cluster.test_jobs import jobs, running_pod, start
+from tests.cluster.test_jobs import hold, jobs, let_go, running_pod, start
 from tests.integration.tasks import pages, toy
 from tests.integration.tasks.consoles import Console
 from tests.integration.tasks.processes import wait_for
@@ -37,13 +37,13 @@ def test_a_stage_says_on_its_page_for_what_it_waits_and_then_where_it_runs(
     place: Place, console: Console, page: Page, tmp_path: Path
 ) -> None:
     projects.set_resources(place.root, "source", cpu=1.5)
-    toy.set_param(place.root, "source", num_steps=600, step_s=0.2)
+    hold(place)
     neighbour = start(place, "source")
     wait_for(lambda: running_pod(place))
     neighbour.kill()
     neighbour.communicate()
     (holds_the_quota,) = jobs(place)
-    toy.set_param(place.root, "source", text="P", num_steps=20)
+    toy.set_param(place.root, "source", text="P", num_steps=20, step_s=0.2)
     run = console.start("pipeline")
     page.goto(console.api.removesuffix("/api"))
     page.wait_for_url("**/dashboard*")  # of the newer of its two faces
@@ -55,6 +55,7 @@ def test_a_stage_says_on_its_page_for_what_it_waits_and_then_where_it_runs(
     pages.open_artifact(page, "source-job")
     expect(page.get_by_text("insufficient unused quota for cpu").first).to_be_visible()
     pages.shoot(page, "cluster-waits", tmp_path)
+    let_go(place)
     projects.kubectl("delete", "job", holds_the_quota["metadata"]["name"], "-n", place.namespace)
     page.goto(at)
     expect(page.get_by_text("20/20 steps 100%").first).to_be_visible()

@@ -1,6 +1,7 @@
 """The real stages as Jobs: preempted and resumed, on two nodes, on as many as the quota allows."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -162,7 +163,7 @@ def test_a_preempted_training_writes_its_checkpoint_waits_and_ends_with_the_same
 ) -> None:
     projects.set_resources(place.root, priority="background", cpu=1.5)
     process = start(place, "pretrain")
-    wait_for(lambda: steps_done(place) > 3, 120)
+    wait_for(lambda: steps_done(place) > 3, 240)
     occupy(place, "urgent", "1", "production", 3)
     said, _ = process.communicate(timeout=240)
     assert process.returncode == 0, said
@@ -175,6 +176,55 @@ def test_a_preempted_training_writes_its_checkpoint_waits_and_ends_with_the_same
     (job,) = [one for one in jobs(place) if one["metadata"]["name"].startswith("pretrain")]
     assert "failed" not in job["status"]  # the preemption cost no retry
     assert job["metadata"]["name"].endswith("-a1")
+
+
+def test_a_training_preempted_while_it_checkpoints_goes_on_from_the_one_before_to_the_same_bits(
+    place: Place, trained: Path
+) -> None:
+    hold = place.root / "runs" / "hold"
+    hold.touch()
+    slow_down_last_checkpoint(place, hold)
+    projects.set_resources(place.root, priority="background", cpu=1.5, grace_s=6)
+    process = start(place, "pretrain")
+    wait_for(lambda: steps_done(place) > 5, 240)
+    occupy(place, "urgent", "1", "production", 300)
+    (half,) = wait_for(lambda: half_checkpoints(place), 120)
+    wait_for(lambda: is_running(place, "urgent"), 120)  # so the grace is over, in its midst
+    assert half_checkpoints(place) == [half]
+    hold.unlink()
+    projects.kubectl("delete", "job", "urgent", "-n", place.namespace)
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    assert_same(place, trained)
+    (resumed_at,) = re.findall(r"going on from checkpoint (\d+)", said)
+    assert 0 < int(resumed_at) < int(half.removeprefix(".part-"))
+    assert half_checkpoints(place) == []
+    (job,) = [one for one in jobs(place) if one["metadata"]["name"].startswith("pretrain")]
+    assert "failed" not in job["status"]
+    assert job["metadata"]["name"].endswith("-a1")
+
+
+def slow_down_last_checkpoint(place: Place, hold: Path) -> None:
+    """Have the training, once it is asked to stop, write its checkpoint for as long as `hold` is there."""
+    path = place.root / "components" / "train" / "checkpoint.py"
+    text, last = path.read_text(), "    (part / STATE).write_text("
+    assert text.count(last) == 1
+    waits = (
+        "    import time\n"
+        "    from components.train import stop\n"
+        f"    while stop.is_requested() and os.path.exists({str(hold)!r}):\n"
+        "        time.sleep(0.05)\n"
+    )
+    path.write_text(text.replace(last, waits + last))
+
+
+def half_checkpoints(place: Place) -> list[str]:
+    return [path.name for path in (place.root / "runs" / "pretrain").rglob(".part-*")]
+
+
+def is_running(place: Place, job: str) -> bool:
+    pods = projects.get("pods", "-n", place.namespace, "-l", f"batch.kubernetes.io/job-name={job}")
+    return [pod["status"]["phase"] for pod in pods["items"]] == ["Running"]
 
 
 def test_two_nodes_train_to_what_one_does(place: Place, trained: Path) -> None:
@@ -192,10 +242,10 @@ def test_a_rank_that_dies_takes_the_gang_along_and_the_next_attempt_goes_on(
 ) -> None:
     projects.set_resources(place.root, "pretrain", num_nodes=2, min_nodes=2)
     process = start(place, "pretrain")
-    wait_for(lambda: steps_done(place) > 5, 180)
+    wait_for(lambda: steps_done(place) > 5, 240)
     victim = next(pid for pid, text in rank_processes().items() if "\nRANK=1" in text)
     subprocess.run(["kill", "-9", str(victim)], check=True)
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=240)
     assert process.returncode == 75, said
     assert "infra error" in said
     again = start(place, "pretrain")
@@ -211,7 +261,7 @@ def test_an_elastic_training_begins_with_what_the_quota_has_and_grows_at_its_nex
     projects.set_resources(place.root, "pretrain", num_nodes=2, min_nodes=1)
     occupy(place, "neighbour", "1", "research", 300)
     process = start(place, "pretrain")
-    wait_for(lambda: steps_done(place) > 3, 120)
+    wait_for(lambda: steps_done(place) > 3, 240)
     assert job_of(place)["spec"]["parallelism"] == len(rank_processes()) == 1
     # Its quota is free once its Workload is gone, and that goes after the Job.
     projects.kubectl("delete", "job", "neighbour", "-n", place.namespace, "--cascade=foreground")

@@ -150,8 +150,9 @@ def test_exit_codes_are_decided_by_whoever_watches() -> None:
     """All but a disruption ends the Job: the codes are those of components.errors."""
     job, _ = rendered("clean", resources())
     ignored, *rules = job["spec"]["podFailurePolicy"]["rules"]
-    assert ignored == {
-        "action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]
+    assert ignored["action"] == "Ignore"
+    assert {(one["type"], one["status"]) for one in ignored["onPodConditions"]} == {
+        ("DisruptionTarget", "True"), ("TerminatedByKueue", "True"),
     }  # fmt: skip
     by_container = {rule["onExitCodes"]["containerName"]: rule for rule in rules}
     assert set(by_container["stage"]["onExitCodes"]["values"]) == set(KIND_OF_EXIT_CODE) - {0}

@@ -68,5 +68,11 @@ def test_a_half_written_one_is_not_seen(tmp_path: Path) -> None:
     assert found.step == 1
 
 
+def test_the_next_one_removes_what_a_killed_run_left_half_written(tmp_path: Path) -> None:
+    (tmp_path / ".part-000000002").mkdir()
+    save_checkpoint(tmp_path, checkpoint(4), keep=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000004"]
+
+
 def test_none_is_none(tmp_path: Path) -> None:
     assert load_newest_checkpoint(tmp_path / "nothing", pytest.fail) is None
