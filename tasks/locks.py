@@ -40,6 +40,13 @@ def held(path: Path, holder: str, on_wait: Callable[[str], object]) -> Iterator[
         yield file.fileno()
 
 
+@contextmanager
+def if_free(path: Path) -> Iterator[bool]:
+    """Hold the file `path` while the body runs if nobody else does; yields whether."""
+    with path.open("ab") as file:
+        yield _taken(file.fileno())
+
+
 def _taken(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

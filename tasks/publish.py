@@ -8,6 +8,7 @@ from pathlib import Path
 
 from components.errors import disk_faults_typed
 from tasks import outcome
+from tasks.locks import if_free
 
 LOCK = ".lock"
 """In a run's folder: held by whoever works on that attempt."""
@@ -109,14 +110,10 @@ def is_held(run: Path) -> bool:
 
 def _drop(run: Path) -> bool:
     """Whether nobody works on it, so that it could be dropped."""
-    with (run / LOCK).open("a") as file:  # what it says of its holder stays
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        for name in ("out", "work", "pods"):
+    with if_free(run / LOCK) as is_free:
+        for name in ("out", "work", "pods") if is_free else ():
             remove(run / name)
-    return True
+    return is_free
 
 
 def prune_cache(cache: Path) -> None:

@@ -199,8 +199,8 @@ def dvc(folder: Path, *arguments: str, check: bool = True) -> subprocess.Complet
 
 def workspace(folder: Path, key: str, value: object) -> Path:
     """The worktree of an experiment, made if need be; nothing runs there."""
-    make = "import sys; from pathlib import Path; from tasks import workspace"
-    make += f"; print(workspace.of(Path.cwd(), {{{key!r}: {value!r}}}))"
+    make = "from pathlib import Path; from tasks.workspace import opened"
+    make += f"\nwith opened(Path.cwd(), {{{key!r}: {value!r}}}) as root: print(root)"
     return Path(run(folder, sys.executable, "-c", make).stdout.split()[-1])
 
 
