@@ -16,6 +16,7 @@ SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 """Of a variable, and of a header or a setting in one that holds JSON."""
+PATH_NAME = re.compile(r"_(?:file|sock|dir|path)$|pwd$", re.IGNORECASE)
 PASSWORD = re.compile(r"://[^/\s?#:@]*:([^/\s?#'\"]+)@")
 """In an address, wherever it stands."""
 SECRET_PART = re.compile(
@@ -39,13 +40,18 @@ def redacted(text: str, environ: Mapping[str, str] = os.environ) -> str:
 def _secrets(environ: Mapping[str, str]) -> set[str]:
     found = set()
     for name, value in environ.items():
-        if SECRET_NAME.search(name):
+        if SECRET_NAME.search(name) and not _is_path(name, value):
             found |= {value, *SECRET_PART.findall(value)}
         for password in PASSWORD.findall(value):  # as it is written and as it is meant
             found |= {password, unquote(password)}
         if value.lstrip().startswith("{"):
             found |= set(_in_json(value))
-    return {value for value in found if len(value) >= MIN_CHARS and not value.startswith("/")}
+    return {value for value in found if len(value) >= MIN_CHARS}
+
+
+def _is_path(name: str, value: str) -> bool:
+    """Whether it says where a secret is; a key may begin with a slash too."""
+    return value.startswith("/") and (bool(PATH_NAME.search(name)) or os.path.exists(value))
 
 
 def _in_json(text: str) -> Iterator[str]:

@@ -16,6 +16,9 @@ ENVIRON = {
     "API_KEY": "short",
     "HOME": "/home/jane",
     "PGPASSWORD": "pg-planted",
+    "S3_SECRET": "/begins+with/a/slash",
+    "TLS_KEY": "/etc/passwd",
+    "AWS_WEB_IDENTITY_TOKEN_FILE": "/var/run/token",
     "AZURE_STORAGE_CONNECTION_STRING": "AccountName=jane;AccountKey=azure/key==;EndpointSuffix=x",
     "FSSPEC_HTTPS": '{"client_kwargs": {"headers": {"Authorization": "Bearer bear-er"}}, "x": "plainly"}',
     "MIRRORS": "first,https://jane:mirror-pw@m.example",
@@ -30,6 +33,7 @@ def test_secrets_of_the_environment_are_hidden_wherever_they_stand() -> None:
 
 
 def test_secrets_that_stand_inside_a_value_are_hidden_and_what_is_beside_them_is_not() -> None:
+    assert redacted("/begins+with/a/slash", ENVIRON) == "***"
     parts = "pg-planted azure/key== {'Authorization': 'Bearer bear-er'} bear-er mirror-pw"
     assert redacted(parts, ENVIRON) == "*** *** {'Authorization': '***'} *** ***"
     assert redacted(ENVIRON["AZURE_STORAGE_CONNECTION_STRING"], ENVIRON) == "***"
@@ -43,7 +47,7 @@ def test_secrets_of_addresses_are_hidden_whosever_they_are() -> None:
 
 
 def test_what_is_no_secret_stays() -> None:
-    text = "parallel, short, /tmp/agent, /home/jane"
+    text = "parallel, short, /tmp/agent, /home/jane, /etc/passwd, /var/run/token"
     assert redacted(text, ENVIRON) == text
 
 
