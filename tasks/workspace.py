@@ -21,8 +21,8 @@ from components.params import load_params
 from tasks import outcome
 from tasks.config import EXPERIMENTS, home_root
 from tasks.locks import held, if_free, locked, this_process
-from tasks.publish import remove
-from tasks.run_dir import LATEST, latest_run
+from tasks.publish import is_held, remove
+from tasks.run_dir import LATEST, latest_run, read_request
 
 READY = "workspace.json"
 """Below `runs/` of a worktree that is whole: the overrides it was made for."""
@@ -114,9 +114,13 @@ def _used_at(root: Path) -> float:
 
 
 def _may_go_on(root: Path) -> bool:
-    """Whether a stage that was begun there has no end: on a cluster it goes on without its flow."""
+    """Whether a stage that was begun there still runs: it may outlive its flow, on a cluster for hours."""
     runs = (latest_run(root, latest.parent.name) for latest in root.glob(f"runs/*/{LATEST}"))
-    return any(run is not None and outcome.read(run) is None for run in runs)
+    return any(is_held(run) or _has_a_job(run) for run in runs if run is not None)
+
+
+def _has_a_job(run: Path) -> bool:
+    return outcome.read(run) is None and read_request(run).get("launcher") == "kubernetes"
 
 
 def _remove(home: Path, root: Path) -> None:

@@ -31,11 +31,16 @@ def home(tmp_path: Path) -> Path:
 
 def test_all_worktrees_but_the_newest_go_unless_something_runs_there(home: Path) -> None:
     oldest, with_a_job, free = (home / EXPERIMENTS / str(KEPT + age) for age in (2, 1, 0))
-    for root, key in ((with_a_job, "goes-on"), (free, "ended")):
-        write_latest(root, "left", Latest(key))
-        RunDir(root, "left", key).path.mkdir(parents=True)
-    ended = outcome.Outcome("left", "ended", "ok", 0, "", "", "here", 1, 0.0, 0.0, 0.0)
-    outcome.write(RunDir(free, "left", "ended").path, ended)
+    for root, key, launcher in (
+        (with_a_job, "goes-on", "kubernetes"), (with_a_job, "killed", "local"),
+        (free, "ended", "kubernetes"), (free, "killed", "local"),
+    ):  # fmt: skip
+        run = RunDir(root, key, key)
+        write_latest(root, key, Latest(key))
+        run.path.mkdir(parents=True, exist_ok=True)
+        outcome.write_json(run.request, {"launcher": launcher})
+    ended = outcome.Outcome("ended", "ended", "ok", 0, "", "", "here", 1, 0.0, 0.0, 0.0)
+    outcome.write(RunDir(free, "ended", "ended").path, ended)
     (home / EXPERIMENTS / ".killed.gone").mkdir()
     said: list[str] = []
     lock = oldest.with_name(f".{oldest.name}.lock")
