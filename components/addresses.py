@@ -13,6 +13,8 @@ SECRET_VALUE = re.compile(
     r"|auth|authorization|accessid)=)[^&;\s#'\")]+",
     re.IGNORECASE,
 )
+# An address, or what urllib3 says of one: "url: /v1?api_key=...".
+ADDRESS = re.compile(r"://|(?:^|[\s'\"(])/[^\s'\"]*\?")
 
 
 def shown(text: str) -> str:
@@ -21,7 +23,7 @@ def shown(text: str) -> str:
     The address stays the same however often the secret is changed, and doing it twice changes
     nothing more.
     """
-    if "://" not in text:
+    if not ADDRESS.search(text):
         return text
     return SECRET_VALUE.sub(rf"\1{HIDDEN}", USER_INFO.sub(f"://{HIDDEN}@", text))
 

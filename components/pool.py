@@ -8,7 +8,7 @@ import os
 import select
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -20,12 +20,22 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def _begin_worker(main_pid: int) -> None:
+_firsts: list[Callable[[], None]] = []
+
+
+def in_each_worker(first: Callable[[], None]) -> None:
+    """Have every worker that this process starts from now on call `first`, a module-level function."""
+    _firsts.append(first)
+
+
+def _begin_worker(main_pid: int, firsts: Sequence[Callable[[], None]]) -> None:
     """What each worker does first.
 
     One process a core already: a library that starts its own threads would only get in the way.
     And a worker ends with the process it works for, even one that was killed.
     """
+    for first in firsts:
+        first()
     threading.Thread(target=_end_with, args=(main_pid,), daemon=True).start()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
         os.environ[name] = "1"
@@ -63,7 +73,7 @@ def workers(num_workers: int) -> Iterator[Executor]:
         return
     context = multiprocessing.get_context("forkserver")
     with ProcessPoolExecutor(
-        num_workers, mp_context=context, initializer=_begin_worker, initargs=(os.getpid(),)
+        num_workers, mp_context=context, initializer=_begin_worker, initargs=(os.getpid(), _firsts)
     ) as pool:
         try:
             yield pool

@@ -1,42 +1,81 @@
 """What no log, message or store may hold: the environment's secrets, and those in addresses."""
 
+import json
 import os
 import re
-from collections.abc import Mapping
-from typing import Any, TextIO
-from urllib.parse import unquote, urlsplit
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TextIO, cast
+from urllib.parse import unquote
 
 from components.addresses import HIDDEN, shown
 
 SECRET_NAME = re.compile(
-    r"(?:^|_)(?:key|token|secret|password|passwd|credentials?|auth|pat)(?:_|$)", re.IGNORECASE
+    r"(?:^|[_-])(?:key|credentials?|auth|authorization|cookie|pat|connection_string)(?:[_-]|$)"
+    r"|(?:token|secret|password|passwd|pwd)(?:[_-]|$)",
+    re.IGNORECASE,
 )
+"""Of a variable, and of a header or a setting in one that holds JSON."""
+PATH_NAME = re.compile(r"_(?:file|sock|dir|path)$|pwd$", re.IGNORECASE)
+PASSWORD = re.compile(r"://[^/\s?#:@]*:([^/\s?#'\"]+)@")
+"""In an address, wherever it stands."""
+SECRET_PART = re.compile(
+    r"(?:^|;)\s*\w*(?:key|signature|secret|password|pwd)=([^;]+)", re.IGNORECASE
+)
+"""In a connection string, such as AccountKey."""
 MIN_CHARS = 6
 """A shorter value is no secret, and may stand in any text."""
 
 
 def redacted(text: str, environ: Mapping[str, str] = os.environ) -> str:
-    """`text` without the values of variables that are named as secrets, and without addresses'."""
+    """`text` without the values of variables that are named as secrets, and without addresses'.
+
+    Of a value that is JSON (FSSPEC_HTTPS) or a connection string, its secret parts go too.
+    """
     for value in sorted(_secrets(environ), key=len, reverse=True):
         text = text.replace(value, HIDDEN)
     return shown(text)
 
 
 def _secrets(environ: Mapping[str, str]) -> set[str]:
-    found = {value for name, value in environ.items() if SECRET_NAME.search(name)}
-    for value in environ.values():
-        if "://" in value and "@" in value:
-            found |= _passwords(value)
-    return {value for value in found if len(value) >= MIN_CHARS and not value.startswith("/")}
+    found = set()
+    for name, value in environ.items():
+        if SECRET_NAME.search(name) and not _is_path(name, value):
+            found |= {value, *SECRET_PART.findall(value)}
+        for password in PASSWORD.findall(value):  # as it is written and as it is meant
+            found |= {password, unquote(password)}
+        if value.lstrip().startswith("{"):
+            found |= set(_in_json(value))
+    return {value for value in found if len(value) >= MIN_CHARS}
 
 
-def _passwords(address: str) -> set[str]:
-    """An address's password, as it is written and as it is meant."""
+def _is_path(name: str, value: str) -> bool:
+    """Whether it says where a secret is; a key may begin with a slash too."""
+    return value.startswith("/") and (bool(PATH_NAME.search(name)) or os.path.exists(value))
+
+
+def _in_json(text: str) -> Iterator[str]:
+    """What stands in a JSON object under a name of a secret, whole and without a scheme (`Bearer`)."""
     try:
-        password = urlsplit(address).password or ""
+        document = json.loads(text)
     except ValueError:
-        return set()
-    return {password, unquote(password)}
+        return
+    for value in _under_secret_names(document, is_secret=False):
+        yield value
+        yield value.rpartition(" ")[2]
+
+
+def _under_secret_names(value: Any, *, is_secret: bool) -> Iterator[str]:
+    if isinstance(value, str) and is_secret:
+        yield value
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _under_secret_names(
+                inner, is_secret=is_secret or bool(SECRET_NAME.search(name))
+            )
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _under_secret_names(inner, is_secret=is_secret)
 
 
 class RedactedStream:
@@ -48,5 +87,15 @@ class RedactedStream:
     def write(self, text: str) -> int:
         return self._stream.write(redacted(text))
 
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def redact_output() -> None:
+    """Let no secret through to what this process prints."""
+    sys.stdout = cast("TextIO", RedactedStream(sys.stdout))
+    sys.stderr = cast("TextIO", RedactedStream(sys.stderr))

@@ -81,21 +81,22 @@ def _run_stages(
     home: Path, stages: Sequence[str], overrides: Overrides, **how: bool | str
 ) -> State:
     say = get_run_logger().info
-    with flow_record.recorded(home, str(flow_run.id)) as record:
-        root = workspace.of(home, overrides.values(), say)
+    with (
+        flow_record.recorded(home, str(flow_run.id)) as record,
+        workspace.opened(home, overrides.values(), say) as root,
+    ):
         load_params(root / "params.yaml")
         resources = config.load_resources(root)
         names = select(read_dag(root), tuple(stages))
         for line in unwatched_sources(root):
             say(line)
-        with workspace.alone(root, say):
-            flow_record.place(home, record, root, names)
-            states = _run(record, root, names, resources, **how)
-            if all(state.is_completed() for state in states.values()):
-                if root != home:
-                    say("saved as experiment %s: `dvc exp show`", workspace.save(root))
-                if "evaluate" in names:
-                    states |= _register(record, root, say)
+        flow_record.place(home, record, root, names)
+        states = _run(record, root, names, resources, **how)
+        if all(state.is_completed() for state in states.values()):
+            if root != home:
+                say("saved as experiment %s: `dvc exp show`", workspace.save(root))
+            if "evaluate" in names:
+                states |= _register(record, root, say)
     note = flow_record.record_path(home, str(flow_run.id)).with_suffix(".mirror.json")
     link_to_mlflow(note, "pipeline", MIRROR_START_S)
     return _end(states)

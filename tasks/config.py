@@ -19,6 +19,8 @@ from components.section import Section, explain, read_yaml
 
 FLOW_RUN = "HEADRACE_FLOW_RUN"
 """The Prefect flow run that asked for a stage; empty if nobody did."""
+DVC_REMOTE = "HEADRACE_DVC_REMOTE"
+"""The address of the DVC remote, in place of the one in DVC's files."""
 
 Launcher = Literal["local", "kubernetes"]
 Priority = Literal["production", "research", "background"]

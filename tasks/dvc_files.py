@@ -1,6 +1,7 @@
 """The files that DVC writes in place, and that a kill or a full disk would leave empty or torn.
 
-`python -m tasks.dvc_files ARGUMENTS` is `dvc ARGUMENTS`, with dvc.lock written whole.
+`python -m tasks.dvc_files ARGUMENTS` is `dvc ARGUMENTS`, with dvc.lock written whole, and with the
+remote that the environment names.
 """
 
 import json
@@ -13,6 +14,8 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from tasks.config import DVC_REMOTE
+
 CONFLICT = "<<<<<<< "
 """How git begins what it could not merge: a person's to settle."""
 
@@ -22,6 +25,9 @@ def run_dvc(arguments: Sequence[str]) -> int:
     from dvc.cli import main as dvc
 
     _write_dvc_lock_whole(Path.cwd())
+    url = os.environ.get(DVC_REMOTE)
+    if url:
+        _use_remote(url)
     return int(dvc(list(arguments)))
 
 
@@ -45,6 +51,26 @@ def _write_dvc_lock_whole(root: Path) -> None:
             copy.unlink(missing_ok=True)
 
     dvcfile.modify_yaml = change_whole
+
+
+def _use_remote(url: str) -> None:
+    """Let the DVC of this process take `url` for its default remote, whatever its files say.
+
+    DVC itself reads remotes from files alone, and a file may be committed.
+    """
+    from dvc.config import Config, merge
+
+    load = Config.load_config_to_level
+
+    def load_with_remote(self: Config, level: str | None = None) -> dict[str, Any]:
+        loaded: dict[str, Any] = load(self, level)
+        if level is None:  # all levels together; a single one is loaded to be changed
+            merge(
+                loaded, {"core": {"remote": "environment"}, "remote": {"environment": {"url": url}}}
+            )
+        return loaded
+
+    Config.load_config_to_level = load_with_remote
 
 
 def repair_dvc_files(root: Path, say: Callable[[str], object]) -> None:

@@ -5,15 +5,15 @@ stage's processes: what it starts ends with it.
 """
 
 import argparse
-import fcntl
-import math
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 
 from components.contract import STAGES, Json
 from components.errors import (
@@ -33,6 +33,7 @@ from tasks.flow_record import git_commit, start_mirror
 from tasks.integrity import require_whole_inputs
 from tasks.key import digest_paths, file_digests, stage_key
 from tasks.local import Launcher, LocalLauncher
+from tasks.locks import held, this_process
 from tasks.outcome import Outcome
 from tasks.process import die_with_supervisor
 from tasks.publish import LOCK, prune, prune_cache, publish_tree, remove
@@ -97,9 +98,7 @@ def launch(root: Path, stage: str) -> Outcome:
     work = prepare(root, stage)
     require_whole_inputs(root, stage, work.spec.inputs)
     run = work.run
-    # On a cluster two workspaces may want the same attempt: one sees to its Job, the other waits.
-    wait_s = settings.grace_s if settings.launcher == "local" else math.inf
-    with _alone(run, wait_s) as lock:
+    with _alone(run) as lock:
         last = outcome.read(run.path)
         at_hand = last is not None and last.ok and run.out.is_dir()
         recorded = at_hand and _is_recorded(run)
@@ -213,7 +212,7 @@ def _publish(run: RunDir, recorded: bool) -> None:
     write_latest(run.root, run.stage, Latest(run.key, True, entry, recorded))
     for source, target in run.published().items():
         publish_tree(source, target)
-    prune(run.path.parent, run.key)
+    prune(run.path.parent, run.key, _say)
     prune_cache(run.cache)
 
 
@@ -226,26 +225,44 @@ def _is_recorded(run: RunDir) -> bool:
 
 
 @contextmanager
-def _alone(run: RunDir, wait_s: float) -> Iterator[int]:
+def _alone(run: RunDir) -> Iterator[int]:
     """Hold the attempt's lock, and yield its descriptor; the kernel lets go whatever happens to us.
 
-    The stage's process inherits it: one that outlives a killed `launch`, to write its checkpoint,
-    still holds it. Waits as long as that may take; raises InfraError if it takes longer.
+    Another workspace may want the same attempt: one works on it, the other waits, however long that
+    takes, and says so. The stage's process inherits the lock: one that outlives a killed `launch`,
+    to write its checkpoint, still holds it. Raises InfraError if a signal ends the waiting.
     """
+
+    def say(holder: str) -> None:
+        _say(f"{run.stage}: waits for {holder}: it works on the same attempt")
+
     run.path.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + wait_s
-    with (run.path / LOCK).open("w") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    raise InfraError(
-                        f"{run.stage}: the same attempt is already running", "wait for it to end"
-                    ) from error
-                time.sleep(0.2)
-        yield file.fileno()
+    with ExitStack() as stack:
+        with _signals_raise(run.stage):
+            lock = held(run.path / LOCK, this_process(run.root), say)
+            descriptor = stack.enter_context(lock)
+        yield descriptor
+
+
+@contextmanager
+def _signals_raise(stage: str) -> Iterator[None]:
+    """Raise InfraError in the body on SIGTERM and SIGINT."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        raise InfraError(f"{stage} was ended by {name} before it began", "run it again")
+
+    before = {sig: signal.signal(sig, stop) for sig in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for sig, handler in before.items():
+            signal.signal(sig, handler)
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # nobody reads it
+        print(line, flush=True)
 
 
 def _refusal(root: Path, stage: str, error: StageError) -> Outcome:

@@ -37,6 +37,7 @@ RELAY_INTERVAL_S = 0.1
 NEEDED_BYTES = 65536
 """Less than this on the disk, and a process may have had no room to say how it ended."""
 AGAIN = "run it again: it goes on from its last checkpoint"
+SMALLER = "make the model, the batch or HEADRACE_NUM_WORKERS smaller"
 
 
 class Launcher(Protocol):
@@ -159,8 +160,15 @@ def pod_command(run: RunDir, num_ranks: int) -> list[str]:
 def _verdict(
     run: RunDir, said: Outcome | None, code: int, oom: bool, signalled: bool
 ) -> tuple[str, str, str]:
-    """Kind, message and hint from what the pod wrote and how it exited."""
+    """Kind, message and hint from what the pod wrote and how it exited.
+
+    To those that a worker or a rank leaves, whom the kernel ended for memory, the infrastructure
+    failed. To try again would be to meet the same.
+    """
     if said is not None and (said.ok == (code == 0)):
+        if said.kind == InfraError.kind and oom and not signalled:
+            message = f"{run.stage} ran out of memory; the kernel ended a process: {said.message}"
+            return UserError.kind, message, SMALLER
         return said.kind, said.message, said.hint
     where = f"see {run.log}"
     if said is None and code > 0 and shutil.disk_usage(run.path).free < NEEDED_BYTES:
@@ -173,8 +181,7 @@ def _verdict(
     if code < 0:
         name = signal.Signals(-code).name
         if -code == signal.SIGKILL and oom:
-            hint = "make the model, the batch or HEADRACE_NUM_WORKERS smaller"
-            return UserError.kind, f"{run.stage} ran out of memory; the kernel ended it", hint
+            return UserError.kind, f"{run.stage} ran out of memory; the kernel ended it", SMALLER
         if -code in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP) or signalled:
             return (
                 InfraError.kind,

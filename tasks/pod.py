@@ -19,12 +19,12 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import TextIO, cast
 
 from components.contract import ON_MANY_MACHINES, STAGES, LeaderLeft, Share, Sink, StageIO
 from components.errors import InfraError, StageError, UserError, disk_error
 from components.metrics import JsonLinesSink, QuietSink
-from components.redaction import RedactedStream, redacted
+from components.pool import in_each_worker
+from components.redaction import redact_output, redacted
 from components.section import Section
 from components.train import stop
 from tasks import outcome
@@ -49,8 +49,8 @@ def main() -> int:
     index, num = arguments.share
     share = Share(index, num, run_dir / "work" / "share") if num > 1 else None
     request = json.loads((run_dir / "request.json").read_text(encoding="utf-8"))
-    sys.stdout = cast("TextIO", RedactedStream(sys.stdout))
-    sys.stderr = cast("TextIO", RedactedStream(sys.stderr))
+    redact_output()
+    in_each_worker(redact_output)  # they write to the same log
     if share is not None and share.index:
         return assist_stage(stage, run_dir, request, share)
     started_at, started = time.time(), time.monotonic()

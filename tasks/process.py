@@ -90,14 +90,23 @@ def tree_memory_gib(pid: int) -> float:
     return total_kib / 2**20
 
 
-def oom_kills() -> int:
-    """How many processes this machine's kernel has ended for memory since boot."""
+def oom_kills(root: Path = Path("/")) -> int:
+    """How many processes the kernel has ended for memory: of our control group and what is below it.
+
+    Where that does not count them (no cgroup v2, or its root), of the whole machine since boot.
+    `root` is what holds proc and sys.
+    """
     try:
-        for line in Path("/proc/vmstat").read_text().splitlines():
-            if line.startswith("oom_kill "):
-                return int(line.split()[1])
+        groups = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
-        pass
+        groups = []
+    own = [line.removeprefix("0::/") for line in groups if line.startswith("0::/")]
+    places = [root / "sys/fs/cgroup" / name / "memory.events" for name in own]
+    for path in (*places, root / "proc/vmstat"):
+        with contextlib.suppress(OSError):
+            for line in path.read_text().splitlines():
+                if line.startswith("oom_kill "):
+                    return int(line.split()[1])
     return 0
 
 

@@ -3,14 +3,17 @@
 import fcntl
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from components.errors import disk_faults_typed
 from tasks import outcome
+from tasks.locks import if_free
 
 LOCK = ".lock"
 """In a run's folder: held by whoever works on that attempt."""
 KEEP_UNFINISHED = 3
+"""Attempts of a stage that keep their checkpoints, besides those that run."""
 NUM_CACHED = 16
 """Files that a stage's cache keeps: dpo's are two a run, a few hundred KB each."""
 
@@ -63,23 +66,32 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def prune(stage_runs: Path, keep_key: str) -> None:
+def prune(stage_runs: Path, keep_key: str, say: Callable[[str], object]) -> None:
     """Drop outputs and checkpoints that nobody needs; figures, logs and outcomes stay.
 
-    A finished attempt's are in DVC's cache; of unfinished ones, which can be gone on with, the
-    newest few are kept. What runs at present, in another workspace, is left alone.
+    A finished attempt's are in DVC's cache. Of unfinished ones that can be gone on with the newest
+    KEEP_UNFINISHED are kept, and `say` hears of each that is not. What runs at present, in another
+    workspace, is left alone and does not count.
     """
     others = [path for path in stage_runs.iterdir() if path.is_dir() and path.name != keep_key]
     unfinished = []
     for run in others:
         last = outcome.read(run)
-        if last and last.ok:
+        if _has_files(run / "work") and not (last and last.ok):
+            unfinished += [] if is_held(run) else [run]
+        elif last:
             _drop(run)
-        elif (run / "work").is_dir():
-            unfinished.append(run)
     unfinished.sort(key=lambda run: (run / "work").stat().st_mtime_ns, reverse=True)
     for run in unfinished[KEEP_UNFINISHED:]:
-        _drop(run)
+        if _drop(run):
+            say(
+                f"{stage_runs.name}: attempt {run.name} was not finished, and what it would go on "
+                f"from is dropped: only the {KEEP_UNFINISHED} newest of such keep it"
+            )
+
+
+def _has_files(folder: Path) -> bool:
+    return any(files for _, _, files in os.walk(folder))
 
 
 def is_held(run: Path) -> bool:
@@ -96,14 +108,12 @@ def is_held(run: Path) -> bool:
     return False
 
 
-def _drop(run: Path) -> None:
-    with (run / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return
-        for name in ("out", "work", "pods"):
+def _drop(run: Path) -> bool:
+    """Whether nobody works on it, so that it could be dropped."""
+    with if_free(run / LOCK) as is_free:
+        for name in ("out", "work", "pods") if is_free else ():
             remove(run / name)
+    return is_free
 
 
 def prune_cache(cache: Path) -> None:

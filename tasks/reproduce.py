@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from components.contract import STAGES, Json
 from components.errors import DataError, StageError, UserError
 from components.section import read_yaml
-from tasks import dvc
+from tasks import dvc, outcome
 from tasks.config import home_root
 from tasks.dag import ARTIFACTS, read_dag, select
+from tasks.locks import held, if_free, this_process
 from tasks.promotion import version_of
 from tasks.registry import MODEL_NAME, REPRODUCE
 from tasks.run_dir import flatten
@@ -21,8 +22,11 @@ from tasks.workspace import run_dvc, run_git, share_settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 PLACE = Path(".headrace", "reproductions")
+NOTE = Path("runs", "reproduction.json")
+"""In a clone: what is to be computed there yet; there is none once all is compared."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,10 @@ def reproduce(
 ) -> Reproduction:
     """Clone the version's commit, take the data before stage `first` by digest, compute the rest.
 
-    Nothing is taken from DVC's run cache: every stage from `first` on is executed. Raises UserError
-    if the version does not say where it came from, DataError if its data or code is not to be had.
+    Nothing is taken from DVC's run cache: every stage from `first` on is executed. One that was
+    stopped is gone on with; of two at once the second waits, and then computes all of it again.
+    Raises UserError if the version does not say where it came from, DataError if its data or code is
+    not to be had.
     """
     from mlflow import MlflowClient
 
@@ -73,9 +79,48 @@ def reproduce(
     version = version_of(client, uri)
     home = home_root(root)
     folder = home / PLACE / f"{MODEL_NAME}-{version.version}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with held(_lock(folder), this_process(folder), lambda other: say(f"waiting for {other}")):
+        _remove_ended(folder)
+        note = outcome.read_json(folder / NOTE) or {}
+        if note.get("of") == [version.run_id, first]:
+            say(f"going on in {folder}")
+        else:
+            note = _begin(client, version, home, folder, first, say)
+        for stage in list(note["todo"]):
+            say(f"computing {stage}")
+            dvc.reproduce(folder, stage, "reproduce", force=True, say=say)
+            note["todo"].remove(stage)
+            outcome.write_json(folder / NOTE, note)
+        was, now = note["recorded"], _digests(folder)
+        order = select(read_dag(folder), ())
+        taken = order[: order.index(first)]
+        rows = [
+            (
+                stage,
+                was[stage],
+                now[stage],
+                "taken" if stage in taken else "equal" if was[stage] == now[stage] else "different",
+            )
+            for stage in order
+        ]
+        report = client.download_artifacts(str(version.run_id), "reports/evaluate.json")
+        worst = largest_move(_figures(Path(report)), _figures(folder / "reports" / "evaluate.json"))
+        (folder / NOTE).unlink()  # asked again, all is computed again
+    return Reproduction(str(version.version), folder, rows, worst, max_se)
+
+
+def _begin(
+    client: "MlflowClient",
+    version: "ModelVersion",
+    home: Path,
+    folder: Path,
+    first: str,
+    say: Callable[[str], object],
+) -> dict[str, Json]:
+    """Make the clone, ready to be computed, and the note in it of what is to be done."""
     if folder.exists():
         shutil.rmtree(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     commit = version.tags.get("headrace.git_commit", "").removesuffix("-dirty")
     say(f"cloning commit {commit[:12]} into {folder}")
     _clone(home, folder, commit)
@@ -83,29 +128,29 @@ def reproduce(
     recorded = _digests(folder)
     _require_same_code(folder)
     order = select(read_dag(folder), ())
-    taken = order[: order.index(first)]
     share_settings(home, folder)
-    _take(folder, taken)
-    for stage in order[order.index(first) :]:
-        say(f"computing {stage}")
-        dvc.reproduce(folder, stage, "reproduce", force=True, say=say)
-    now = _digests(folder)
-    rows = [
-        (
-            stage,
-            recorded[stage],
-            now[stage],
-            "taken"
-            if stage in taken
-            else "equal"
-            if recorded[stage] == now[stage]
-            else "different",
-        )
-        for stage in order
-    ]
-    before = _figures(Path(client.download_artifacts(str(version.run_id), "reports/evaluate.json")))
-    worst = largest_move(before, _figures(folder / "reports" / "evaluate.json"))
-    return Reproduction(str(version.version), folder, rows, worst, max_se)
+    _take(folder, order[: order.index(first)])
+    note = {
+        "of": [version.run_id, first],
+        "recorded": recorded,
+        "todo": order[order.index(first) :],
+    }
+    (folder / NOTE).parent.mkdir(exist_ok=True)
+    outcome.write_json(folder / NOTE, note)
+    return note
+
+
+def _remove_ended(folder: Path) -> None:
+    """Remove the clones beside `folder` whose work is done: each holds a copy of all artifacts."""
+    for other in folder.parent.iterdir():
+        if other.is_dir() and other != folder and not (other / NOTE).exists():
+            with if_free(_lock(other)) as is_free:
+                if is_free:
+                    shutil.rmtree(other)
+
+
+def _lock(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")
 
 
 def largest_move(before: Mapping[str, Json], after: Mapping[str, Json]) -> tuple[str, float] | None:

@@ -4,10 +4,8 @@ A worktree shares git's objects and DVC's cache with the project, and no lock: r
 params go on side by side. When one has ended well it becomes a DVC experiment of the project.
 """
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -22,48 +20,112 @@ from components.errors import StageError, UserError
 from components.params import load_params
 from tasks import outcome
 from tasks.config import EXPERIMENTS, home_root
-from tasks.locks import locked
+from tasks.locks import held, if_free, locked, this_process
+from tasks.publish import is_held, remove
+from tasks.run_dir import LATEST, latest_run, read_request
 
 READY = "workspace.json"
 """Below `runs/` of a worktree that is whole: the overrides it was made for."""
+KEPT = 4
+"""Worktrees that stay when another is made, besides those in which something runs."""
 
 
-def of(home: Path, overrides: Mapping[str, Json], say: Callable[[str], object] = print) -> Path:
-    """`home` itself, or the worktree for `overrides` (dotted key to value), made if need be.
+@contextmanager
+def opened(
+    home: Path, overrides: Mapping[str, Json], say: Callable[[str], object] = print
+) -> Iterator[Path]:
+    """Hold `home` itself, or the worktree for `overrides` (dotted key to value), made if need be.
 
-    The same overrides of the same project come back to the same worktree, so a stopped run goes on
-    there. Raises UserError for an unknown key or a value out of its bounds; then nothing is made.
+    While another flow run holds it, waits and says so. The same overrides of the same project come
+    back to the same worktree, so a stopped run goes on there. Raises UserError for an unknown key or
+    a value out of its bounds; then nothing is made.
     """
-    if not overrides:
-        return home
     home = home_root(home)
-    changed = _files(home, "diff", "--name-only", "HEAD")
-    added = _files(home, "ls-files", "--others", "--exclude-standard")
-    name = _name(home, overrides, [*changed, *added])
-    root = home / EXPERIMENTS / name
-    (home / EXPERIMENTS).mkdir(parents=True, exist_ok=True)
-    with locked(home / EXPERIMENTS / f".{name}.lock"):
-        if (root / "runs" / READY).exists():
-            return root
-        say(f"making a workspace for the experiment {name}")
-        if root.exists():  # left half-made by a kill
-            shutil.rmtree(root)
+    root, lock = home, home / "runs" / "flows" / ".lock"
+    changed, added = [], []
+    if overrides:
+        changed = _files(home, "diff", "--name-only", "HEAD")
+        added = _files(home, "ls-files", "--others", "--exclude-standard")
+        root = home / EXPERIMENTS / _name(home, overrides, [*changed, *added])
+        lock = _lock(root)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with held(
+        lock, this_process(root), lambda holder: say(f"waiting for the flow run of {holder}")
+    ):
+        if overrides and not (root / "runs" / READY).exists():
+            say(f"making a workspace for the experiment {root.name}")
+            _make(home, root, overrides, changed, added)
+            remove_old(home, say)
+        yield root
+
+
+def _lock(root: Path) -> Path:
+    """Held by the flow run that works in the worktree `root`; not in it, for it may be removed."""
+    return root.with_name(f".{root.name}.lock")
+
+
+def _make(
+    home: Path, root: Path, overrides: Mapping[str, Json], changed: list[str], added: list[str]
+) -> None:
+    if root.exists():  # left half-made by a kill
+        shutil.rmtree(root)
+    with _git_alone(home):
+        run_git(home, "worktree", "prune")
+        run_git(home, "worktree", "add", "--quiet", "--force", "--detach", str(root), "HEAD")
+    try:
+        _take_over(home, root, changed, added)
+        override(root / "params.yaml", overrides)
+        load_params(root / "params.yaml")
+    except BaseException:
         with _git_alone(home):
-            run_git(home, "worktree", "prune")
-            run_git(home, "worktree", "add", "--quiet", "--force", "--detach", str(root), "HEAD")
-        try:
-            _take_over(home, root, changed, added)
-            override(root / "params.yaml", overrides)
-            load_params(root / "params.yaml")
-        except BaseException:
-            with _git_alone(home):
-                run_git(home, "worktree", "remove", "--force", str(root))
-            raise
-        # What the project has computed already is checked out, not computed again.
-        run_dvc(root, "checkout", "--quiet", check=False)
-        (root / "runs").mkdir(exist_ok=True)
-        outcome.write_json(root / "runs" / READY, dict(overrides))
-    return root
+            _remove(home, root)
+        raise
+    # What the project has computed already is checked out, not computed again.
+    run_dvc(root, "checkout", "--quiet", check=False)
+    (root / "runs").mkdir(exist_ok=True)
+    outcome.write_json(root / "runs" / READY, dict(overrides))
+
+
+def remove_old(home: Path, say: Callable[[str], object]) -> None:
+    """Remove worktrees in which nothing runs, but for the KEPT that were used last.
+
+    Each holds a copy of all artifacts, and nothing that is not elsewhere: what it computed is in
+    DVC's cache and its experiment, its attempts are the project's. It is made again when asked for.
+    """
+    folder = home / EXPERIMENTS
+    roots = [path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
+    roots.sort(key=_used_at, reverse=True)
+    with _git_alone(home):
+        for left_behind in folder.glob(".*.gone"):  # of one that was killed meanwhile
+            shutil.rmtree(left_behind)
+        for root in roots[KEPT:]:
+            with if_free(_lock(root)) as is_free:
+                if is_free and not _may_go_on(root):
+                    say(f"removing the workspace of {root.name}: {KEPT} newer ones are kept")
+                    _remove(home, root)
+
+
+def _used_at(root: Path) -> float:
+    """When a flow run came there last; its lock says who."""
+    try:
+        return _lock(root).stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _may_go_on(root: Path) -> bool:
+    """Whether a stage that was begun there still runs: it may outlive its flow, on a cluster for hours."""
+    runs = (latest_run(root, latest.parent.name) for latest in root.glob(f"runs/*/{LATEST}"))
+    return any(is_held(run) or _has_a_job(run) for run in runs if run is not None)
+
+
+def _has_a_job(run: Path) -> bool:
+    return outcome.read(run) is None and read_request(run).get("launcher") == "kubernetes"
+
+
+def _remove(home: Path, root: Path) -> None:
+    remove(root)
+    run_git(home, "worktree", "prune")
 
 
 def override(path: Path, overrides: Mapping[str, Json]) -> None:
@@ -93,24 +155,6 @@ def save(root: Path) -> str:
 def _git_alone(home: Path) -> AbstractContextManager[None]:
     """Worktrees share the repository's references, and of two who write them at once one fails."""
     return locked(home / EXPERIMENTS / ".git.lock")
-
-
-@contextmanager
-def alone(root: Path, say: Callable[[str], object] = print) -> Iterator[None]:
-    """Hold the workspace `root`; wait, and say so, while another flow run holds it."""
-    path = root / "runs" / "flows" / ".lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            say(f"waiting for the flow run of process {file.read().strip()}, which works here")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
 
 
 def _name(home: Path, overrides: Mapping[str, Json], paths: list[str]) -> str:

@@ -26,6 +26,12 @@ from components.addresses import shown
             "Cannot connect to https://jane:pw@host/a, url='https://h/?token=t'",
             "Cannot connect to https://***@host/a, url='https://h/?token=***'",
         ),
+        ("/v1?api_key=k&a=1 HTTP/1.1", "/v1?api_key=***&a=1 HTTP/1.1"),
+        (
+            "Max retries exceeded with url: /v1?token=t",
+            "Max retries exceeded with url: /v1?token=***",
+        ),
+        ('"GET /v1?a=1&sig=s HTTP/1.1" 200', '"GET /v1?a=1&sig=*** HTTP/1.1" 200'),
     ],
 )
 def test_a_secret_is_hidden_and_the_rest_is_not(address: str, wanted: str) -> None:

@@ -1,4 +1,8 @@
 import io
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 from components.redaction import RedactedStream, redacted
 
@@ -11,6 +15,13 @@ ENVIRON = {
     "TOKENIZERS_PARALLELISM": "parallel",
     "API_KEY": "short",
     "HOME": "/home/jane",
+    "PGPASSWORD": "pg-planted",
+    "S3_SECRET": "/begins+with/a/slash",
+    "TLS_KEY": "/etc/passwd",
+    "AWS_WEB_IDENTITY_TOKEN_FILE": "/var/run/token",
+    "AZURE_STORAGE_CONNECTION_STRING": "AccountName=jane;AccountKey=azure/key==;EndpointSuffix=x",
+    "FSSPEC_HTTPS": '{"client_kwargs": {"headers": {"Authorization": "Bearer bear-er"}}, "x": "plainly"}',
+    "MIRRORS": "first,https://jane:mirror-pw@m.example",
 }
 
 
@@ -21,16 +32,38 @@ def test_secrets_of_the_environment_are_hidden_wherever_they_stand() -> None:
     )
 
 
+def test_secrets_that_stand_inside_a_value_are_hidden_and_what_is_beside_them_is_not() -> None:
+    assert redacted("/begins+with/a/slash", ENVIRON) == "***"
+    parts = "pg-planted azure/key== {'Authorization': 'Bearer bear-er'} bear-er mirror-pw"
+    assert redacted(parts, ENVIRON) == "*** *** {'Authorization': '***'} *** ***"
+    assert redacted(ENVIRON["AZURE_STORAGE_CONNECTION_STRING"], ENVIRON) == "***"
+    assert redacted("plainly Bearer first EndpointSuffix=x", ENVIRON) == (
+        "plainly Bearer first EndpointSuffix=x"
+    )
+
+
 def test_secrets_of_addresses_are_hidden_whosever_they_are() -> None:
     assert redacted("at https://a:b@host/c?sig=d", {}) == "at https://***@host/c?sig=***"
 
 
 def test_what_is_no_secret_stays() -> None:
-    text = "parallel, short, /tmp/agent, /home/jane"
+    text = "parallel, short, /tmp/agent, /home/jane, /etc/passwd, /var/run/token"
     assert redacted(text, ENVIRON) == text
 
 
 def test_a_stream_hides_what_is_printed_to_it() -> None:
     inner = io.StringIO()
     print("at https://a:b@host/c", file=RedactedStream(inner))  # type: ignore[arg-type]
-    assert inner.getvalue() == "at https://***@host/c\n"
+    RedactedStream(inner).writelines(["and https://d:e@host/f"])  # type: ignore[arg-type]
+    assert inner.getvalue() == "at https://***@host/c\nand https://***@host/f"
+
+
+def test_a_worker_that_is_asked_to_hides_what_it_prints() -> None:
+    program = "from components.pool import in_each_worker, map_ordered; "
+    program += "from components.redaction import redact_output; in_each_worker(redact_output); "
+    program += "list(map_ordered(print, ['the token is hf_abcdef'] * 2, 2))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[2], text=True, check=True,
+        capture_output=True, env=os.environ | {"HF_TOKEN": "hf_abcdef"},
+    )  # fmt: skip
+    assert done.stdout == "the token is ***\n" * 2

@@ -90,6 +90,24 @@ def test_a_clean_clone_with_a_remote_restores_without_running_a_stage(
         assert "Running stage" not in toy.dvc(clone, "repro").stdout
 
 
+def test_the_environment_names_a_remote_that_stands_in_no_file(
+    project: Path, tmp_path: Path
+) -> None:
+    ours = [sys.executable, "-m", "tasks.dvc_files"]
+    remote = {"HEADRACE_DVC_REMOTE": str(tmp_path / "store"), "HEADRACE_FLOW_RUN": "none"}
+    toy.dvc(project, "remote", "add", "-d", "files", str(tmp_path / "other"))
+    toy.commit(project, "Add a remote")
+    toy.run(project, *ours, "push", "--run-cache", **remote)
+    assert not (tmp_path / "other").exists()
+    clone = tmp_path / "clone"
+    toy.run(tmp_path, "git", "clone", "-q", str(project), str(clone))
+    said = toy.run(clone, *ours, "repro", "--pull", **remote).stdout
+    assert "Running stage" not in said
+    assert toy.text_of(clone, "join") == "slsrj"
+    assert toy.run(clone, "git", "status", "--porcelain").stdout == ""
+    assert not (clone / ".dvc" / "config.local").exists()
+
+
 @pytest.mark.parametrize(
     ("fate", "kind", "exit_code"),
     [("user", "user", 64), ("data", "data", 65), ("bug", "bug", 70), ("killed", "infra", 75)],

@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.integration.tasks import toy
 from tests.integration.tasks.processes import pods_of, started_run, wait_for, working_in
 
@@ -88,6 +90,44 @@ def test_a_stage_that_outlives_its_launch_is_waited_for_and_never_joined_by_a_se
     assert second.returncode == 0, said
     assert (run / "work" / "started").read_text() in ("x", "xx")
     assert pods_of(project) == []
+
+
+@pytest.fixture
+def both(project: Path) -> tuple[Path, Path]:
+    """The project and an experiment, that need the same attempt at `left`, of four seconds."""
+    toy.set_param(project, "left", text="B", num_steps=80, step_s=0.05)
+    return project, toy.workspace(project, "dpo.beta", 0.2)
+
+
+def test_of_two_workspaces_that_want_the_same_attempt_one_waits_as_long_as_it_takes(
+    both: tuple[Path, Path],
+) -> None:
+    home, experiment = both
+    first = start(home, *LAUNCH, "left", stdout=subprocess.DEVNULL)
+    run = wait_for(lambda: started_run(home / "runs" / "left"))
+    done = toy.run(experiment, *LAUNCH, "left", HEADRACE_GRACE_S="0.5")
+    assert f"left: waits for process {first.pid} (" in done.stdout
+    assert f", {home}): it works on the same attempt" in done.stdout
+    assert first.wait() == 0
+    assert (run / "work" / "started").read_text() == "x"
+    assert [toy.text_of(root, "left") for root in both] == ["sB", "sB"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_who_waits_for_the_same_attempt_ends_at_once_when_asked(
+    both: tuple[Path, Path], number: signal.Signals
+) -> None:
+    home, experiment = both
+    first = start(home, *LAUNCH, "left", stdout=subprocess.DEVNULL)
+    wait_for(lambda: started_run(home / "runs" / "left"))
+    second = start(experiment, *LAUNCH, "left")
+    assert second.stdout is not None
+    assert "left: waits for process" in second.stdout.readline()
+    second.send_signal(number)
+    said = second.communicate(timeout=5)[0]
+    assert second.returncode == 75
+    assert f"infra error: left was ended by {number.name} before it began" in said
+    assert first.wait() == 0
 
 
 def test_a_dead_launch_takes_its_stage_with_it(project: Path) -> None:

@@ -15,6 +15,8 @@ SECRETS = {
     "HF_TOKEN": "hf_planted",
     "MLFLOW_TRACKING_USERNAME": "jane",
     "MLFLOW_TRACKING_PASSWORD": "planted-mlflow-password",
+    "PGPASSWORD": "planted-postgres",
+    "FSSPEC_HTTPS": '{"client_kwargs": {"headers": {"Authorization": "Bearer planted-header"}}}',
     "PREFECT_API_AUTH_STRING": "jane:planted-prefect-password",
 }
 PLANTED = (b"planted", b"PLANTED")
@@ -23,12 +25,14 @@ TELLTALE = """
 
 import logging
 import os
+from components.pool import map_ordered
 
 def run(params, io, sink):
     everything = " ".join(os.environ.values())
     url = "https://jane:planted-address@data.example/a.txt?token=planted-token"
     print(everything)
     print(everything, file=sys.stderr)
+    list(map_ordered(print, [everything] * 2, 2))
     sink.info(f"fetching {url}")
     logging.warning("fetching %s with %s", url, os.environ["HF_TOKEN"])
     raise ConnectionError(f"cannot connect to {url} with {os.environ['AWS_SECRET_ACCESS_KEY']}")

@@ -112,7 +112,7 @@ def build(folder: Path) -> Path:
     """The toy project in `folder`, a git and DVC repository with one commit."""
     components = folder / "components"
     (components / "train").mkdir(parents=True)
-    for name in ("__init__", "addresses", "errors", "section", "metrics", "redaction"):
+    for name in ("__init__", "addresses", "errors", "section", "metrics", "pool", "redaction"):
         (components / f"{name}.py").write_text((ROOT / "components" / f"{name}.py").read_text())
     contract = (ROOT / "components" / "contract.py").read_text()
     (components / "contract.py").write_text(
@@ -221,6 +221,13 @@ def dvc(folder: Path, *arguments: str, check: bool = True) -> subprocess.Complet
     """Without the mirror that a stage outside a flow starts when it has ended."""
     command = (sys.executable, "-m", "dvc", *arguments)
     return run(folder, *command, check=check, HEADRACE_FLOW_RUN="none")
+
+
+def workspace(folder: Path, key: str, value: object) -> Path:
+    """The worktree of an experiment, made if need be; nothing runs there."""
+    make = "from pathlib import Path; from tasks.workspace import opened"
+    make += f"\nwith opened(Path.cwd(), {{{key!r}: {value!r}}}) as root: print(root)"
+    return Path(run(folder, sys.executable, "-c", make).stdout.split()[-1])
 
 
 def set_param(folder: Path, stage: str, **values: object) -> None:

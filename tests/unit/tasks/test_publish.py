@@ -39,6 +39,7 @@ def test_a_leftover_of_a_killed_publish_is_replaced(tmp_path: Path) -> None:
 def attempt(stage_runs: Path, key: str, kind: str) -> None:
     for name in ("out", "work"):
         (stage_runs / key / name).mkdir(parents=True)
+    (stage_runs / key / "work" / "checkpoint").write_text("weights")
     (stage_runs / key / "log.txt").write_text("log")
     if kind:
         ended = Outcome("s", key, kind, 0, "", "", "here", 1, 0.0, 0.0, 0.0)
@@ -54,19 +55,31 @@ def test_pruning_drops_the_outputs_of_finished_attempts_and_keeps_their_story(
 ) -> None:
     attempt(tmp_path, "old", "ok")
     attempt(tmp_path, "new", "ok")
-    prune(tmp_path, "new")
+    prune(tmp_path, "new", print)
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.glob("*/[a-z]*")) == [
         "new/log.txt", "new/out", "new/outcome.json", "new/work", "old/log.txt", "old/outcome.json",
     ]  # fmt: skip
 
 
-def test_pruning_keeps_the_checkpoints_of_the_newest_unfinished_attempts(tmp_path: Path) -> None:
-    for age, key in enumerate(["a", "b", "c", "d", "e"]):
+def test_pruning_keeps_the_checkpoints_of_the_newest_unfinished_attempts_and_names_the_others(
+    tmp_path: Path,
+) -> None:
+    keys = ["running", "empty", "a", "b", "c", "d", "e"]
+    for age, key in enumerate(keys):
         attempt(tmp_path, key, "infra" if age % 2 else "")
         os.utime(tmp_path / key / "work", (1000 - age, 1000 - age))
+    (tmp_path / "empty" / "work" / "checkpoint").unlink()
     attempt(tmp_path, "new", "ok")
-    prune(tmp_path, "new")
-    assert with_work(tmp_path) == {"a", "b", "c", "new"}
+    said: list[str] = []
+    with (tmp_path / "running" / LOCK).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        prune(tmp_path, "new", said.append)
+    assert with_work(tmp_path) == {"running", "a", "b", "c", "new"}
+    assert said == [
+        f"{tmp_path.name}: attempt {key} was not finished, and what it would go on from is dropped: "
+        "only the 3 newest of such keep it"
+        for key in "de"
+    ]
 
 
 def test_pruning_leaves_alone_what_runs_in_another_workspace(tmp_path: Path) -> None:
@@ -74,7 +87,7 @@ def test_pruning_leaves_alone_what_runs_in_another_workspace(tmp_path: Path) -> 
     attempt(tmp_path, "new", "ok")
     with (tmp_path / "running" / LOCK).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        prune(tmp_path, "new")
+        prune(tmp_path, "new", print)
     assert with_work(tmp_path) == {"running", "new"}
 
 
@@ -87,6 +100,6 @@ def test_a_cache_keeps_what_was_used_last_and_outlives_every_attempt(tmp_path: P
         os.utime(cache / str(age_s), (1e9 - age_s, 1e9 - age_s))
     os.utime(cache / str(NUM_CACHED + 2), (1e9, 1e9))
     prune_cache(cache)
-    prune(tmp_path, "new")
+    prune(tmp_path, "new", print)
     kept = {int(path.name) for path in cache.iterdir()}
     assert kept == {*range(NUM_CACHED - 1), NUM_CACHED + 2}
