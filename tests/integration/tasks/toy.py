@@ -9,6 +9,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.resources import resources_yaml
@@ -19,6 +21,7 @@ STAGES = ("source", "left", "right", "join")
 STAGE = """
 import fcntl, os, re, signal, sys, time
 from components.errors import DataError, InfraError, UserError
+from components.train import stop
 
 def run(params, io, sink):
     key = next(part for part in io.out.parts if re.fullmatch("[0-9a-f]{12}", part))
@@ -32,7 +35,16 @@ def run(params, io, sink):
     if params.fate == "ignores the signal":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     is_again = len(started.read_text()) > 1
-    for step in range(params.num_steps):
+    checkpoint = io.work / "next_step"
+    first = int(checkpoint.read_text()) if checkpoint.exists() else 0
+    for step in range(first, params.num_steps):
+        if step == params.num_steps // 2:
+            with stop.watched():
+                while os.path.exists("runs/hold"):
+                    if stop.is_requested():
+                        checkpoint.write_text(str(step))
+                        raise InfraError("stopped at its checkpoint", "run it again")
+                    time.sleep(0.02)
         sink.metrics({"toy/step": float(step)}, step)
         sink.progress(step + 1, params.num_steps, "steps")
         time.sleep(0 if params.fate == "slow once" and is_again else params.step_s)
@@ -184,6 +196,20 @@ def run(
     )  # fmt: skip
     assert not check or done.returncode == 0, done.stdout[-4000:]
     return done
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """While the body runs, every stage stops halfway, and waits there for its end or for a signal.
+
+    At a signal it writes its checkpoint, as a training stage does, and goes on from it the next time.
+    """
+    hold = folder / "runs" / "hold"
+    hold.touch()
+    try:
+        yield
+    finally:
+        hold.unlink()
 
 
 def commit(folder: Path, message: str) -> None:
