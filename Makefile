@@ -64,7 +64,18 @@ check: .venv/.test  ## lint, types, import contracts, unit tests; under a minute
 	@ruff format --check .
 	@mypy
 	@lint-imports
-	@python -m pytest tests/unit -n 2 --dist loadfile
+	@$(MAKE) --no-print-directory -j2 -O unit-first unit-second
+
+# Two runs side by side, not two workers of one, which would both import what any test needs. The first
+# has all that needs transformers or pandas, and of the others what makes them take equally long.
+FIRST := $(addprefix tests/unit/,dpo evaluate gates measure model quantize reward_model sft tokenize train test_chat.py clean ingest)
+
+.PHONY: unit-first unit-second
+unit-first:
+	@python -m pytest $(FIRST) -p no:cacheprovider
+
+unit-second:
+	@python -m pytest tests/unit $(FIRST:%=--ignore=%) -p no:cacheprovider
 
 .PHONY: gpu
 gpu: .venv/.test  ## the tests that need a GPU; about a minute

@@ -5,8 +5,8 @@
 Each trial changes a param of a toy project with the real chain, starts `headrace run` and sends
 SIGKILL or SIGTERM to one of: the flow, `dvc`, `launch`, the stage's own process, the Prefect server,
 the MLflow server. Then the same command must finish the job, with the digests of an undisturbed run;
-no stage may have run twice at once; no half of an artifact may have been seen; nothing may be left
-running.
+no stage may have run twice at once; no half of an artifact or of dvc.lock may have been seen; nothing
+may be left running. At the end MLflow has one run for each output, and none that still runs.
 """
 
 import argparse
@@ -20,10 +20,11 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from components.section import read_yaml
+from components.section import parse_yaml, read_yaml
 from tests.integration.tasks import toy
 from tests.integration.tasks.consoles import free_ports
 from tests.integration.tasks.processes import working_in
@@ -32,7 +33,7 @@ TARGETS = ("flow", "dvc", "launch", "pod", "prefect", "mlflow")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 WORDS = {"dvc": "tasks.dvc", "launch": "tasks.launch", "pod": "tasks.pod"}
 """What names a process of the chain in its command line."""
-END_TIMEOUT_S = 120.0
+END_TIMEOUT_S = 300.0
 OURS_AT_REST = ("tasks.tracking", "prefect server start", "mlflow", "flows.deployments")
 """What may go on: the mirror, which ends by itself, and the console."""
 
@@ -103,6 +104,7 @@ def run_trials(folder: Path, count: int, seed: int, targets: tuple[str, ...]) ->
                 f"after {trial.after_s:5.1f} s  {'hit' if trial.hit else 'missed':<6}  {verdict}",
                 flush=True,
             )
+        trials[-1].faults += differences_in_mlflow(project, f"http://127.0.0.1:{mlflow}")
     finally:
         headrace(project, "down", ports)
     return trials
@@ -158,11 +160,19 @@ def pid_of(project: Path, target: str, flow: int) -> int | None:
 
 
 class Watcher:
-    """Looks at what is published, again and again, while the body runs."""
+    """Looks at what is published, again and again, while the body runs; `faults` is what it saw.
+
+    Each stage's output is what it was, or what the params ask for now. A folder may be empty for a
+    moment: DVC removes an old output, and brings one back, file by file. dvc.lock has all stages.
+    """
 
     def __init__(self, project: Path) -> None:
         self.faults: list[str] = []
+        self.num_looks = 0
         self._project = project
+        wanted = undisturbed(params_texts(project))
+        self._whole = {stage: {text_at(project, stage), wanted[stage]} for stage in toy.STAGES}
+        self._lock: bytes | None = None
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -175,25 +185,49 @@ class Watcher:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._stopped.wait(0.002):
-            for folder in (self._project / "artifacts").glob("[a-z]*"):
-                try:
-                    names = os.listdir(folder)
-                except OSError:  # removed between two looks
-                    continue
-                if [name for name in names if not name.startswith(".")] not in ([], ["text"]):
-                    self.faults.append(f"{folder.name} held {names}")
-            if (self._project / "dvc.lock").stat().st_size == 0:
-                self.faults.append("dvc.lock was empty")
+        try:
+            while not self._stopped.wait(0.002):
+                for stage in toy.STAGES:
+                    self._look_at(stage)
+                self._look_at_lock()
+                self.num_looks += 1
+        except Exception as error:  # noqa: BLE001  nobody would hear of it from this thread
+            self.faults.append(f"the watcher ended: {error!r}")
+
+    def _look_at(self, stage: str) -> None:
+        folder = self._project / "artifacts" / stage
+        try:
+            names = [name for name in os.listdir(folder) if not name.startswith(".")]
+        except FileNotFoundError:  # it is being computed
+            return
+        if names not in ([], ["text"]):
+            self._found(f"{stage} held {names}")
+        text = text_at(self._project, stage)
+        if text is not None and text not in self._whole[stage]:
+            self._found(f"{stage} was {text!r}, which is none of {self._whole[stage]}")
+
+    def _look_at_lock(self) -> None:
+        text = (self._project / "dvc.lock").read_bytes()
+        if text == self._lock:
+            return
+        self._lock = text
+        found = digests_in(text)
+        for stage, whole in self._whole.items():
+            if found.get(stage) not in {dvc_digest(text) for text in whole if text is not None}:
+                self._found(f"dvc.lock said {found.get(stage)} of {stage}")
+
+    def _found(self, fault: str) -> None:
+        if fault not in self.faults:
+            self.faults.append(fault)
 
 
 def differences(project: Path, texts: dict[str, str]) -> list[str]:
     """What of the end differs from an undisturbed run, or should not be there."""
     faults = []
-    want, got = undisturbed(texts), recorded(project)
+    want, got = undisturbed(texts), digests_in((project / "dvc.lock").read_bytes())
     for stage, text in want.items():
-        if toy.text_of(project, stage) != text:
-            faults.append(f"{stage}: {toy.text_of(project, stage)} for {text}")
+        if text_at(project, stage) != text:
+            faults.append(f"{stage}: {text_at(project, stage)} for {text}")
         if got.get(stage) != dvc_digest(text):
             faults.append(f"dvc.lock: {stage}: {got.get(stage)} for {dvc_digest(text)}")
     if (project / "runs" / "twice.txt").exists():
@@ -226,14 +260,60 @@ def dvc_digest(text: str) -> str:
     return hashlib.md5(json.dumps([entry], sort_keys=True).encode()).hexdigest() + ".dir"
 
 
-def recorded(project: Path) -> dict[str, str]:
-    """DVC's digest of each stage's artifacts, as dvc.lock has it."""
+def digests_in(lock: bytes) -> dict[str, str]:
+    """DVC's digest of each stage's artifacts, as the text of a dvc.lock has it."""
     return {
         stage: out["md5"]
-        for stage, body in (read_yaml(project / "dvc.lock") or {}).get("stages", {}).items()
+        for stage, body in (parse_yaml(lock.decode(), "dvc.lock") or {}).get("stages", {}).items()
         for out in body["outs"]
         if out["path"] == f"artifacts/{stage}"
     }
+
+
+def text_at(project: Path, stage: str) -> str | None:
+    """What the stage has published; None if there is nothing."""
+    try:
+        return toy.text_of(project, stage)
+    except FileNotFoundError:
+        return None
+
+
+def params_texts(project: Path) -> dict[str, str]:
+    """Each stage's own text, as the params have it."""
+    params = read_yaml(project / "params.yaml")
+    return {stage: params[stage]["text"] for stage in toy.STAGES}
+
+
+def differences_in_mlflow(project: Path, address: str) -> list[str]:
+    """What MLflow has of all runs that it should not have, once the mirror has sent everything."""
+    from mlflow import MlflowClient
+
+    toy.run(project, "flock", "runs/.mirror.lock", "true")
+    toy.run(project, sys.executable, "-m", "tasks.tracking", MLFLOW_TRACKING_URI=address)
+    client = MlflowClient(address)
+    experiment = client.get_experiment_by_name("headrace")
+    runs = client.search_runs([experiment.experiment_id], max_results=10_000)
+    faults = [
+        f"MLflow: {run.info.run_name} is still {run.info.status}"
+        for run in runs
+        if run.info.status not in ("FINISHED", "FAILED", "KILLED")
+    ]
+    stage_runs = [run for run in runs if "headrace.stage_key" in run.data.tags]
+    of_key = Counter(
+        (run.data.tags["headrace.stage"], run.data.tags["headrace.stage_key"]) for run in stage_runs
+    )
+    outputs = {
+        (path.parts[-3], path.parts[-2]) for path in (project / "runs").glob("*/*/request.json")
+    }
+    faults += [f"MLflow: {num} runs for {'/'.join(key)}" for key, num in of_key.items() if num > 1]
+    if set(of_key) != outputs:
+        faults.append(f"MLflow: no run, or no output, of {set(of_key) ^ outputs}")
+    unfinished = [run.info.run_name for run in stage_runs if run.info.status != "FINISHED"]
+    if unfinished:
+        faults.append(f"MLflow: not finished: {unfinished}")
+    if client.search_registered_models():
+        faults.append("MLflow: a model is registered, of stages that evaluate none")
+    return faults
 
 
 def headrace(

@@ -1,6 +1,7 @@
 """A toy project's console with real servers, and what a test asks it over Prefect's API."""
 
 import json
+import random
 import socket
 import subprocess
 import sys
@@ -12,6 +13,9 @@ from typing import Any
 
 from tests.integration.tasks import toy
 from tests.integration.tasks.processes import wait_for
+
+PORTS = range(15_000, 30_000)
+_reserved: list[socket.socket] = []
 
 
 class Console:
@@ -37,7 +41,7 @@ class Console:
         )
         for _ in range(60):  # a busy server with SQLite asks to be asked again
             try:
-                with urllib.request.urlopen(request, timeout=30) as answer:
+                with urllib.request.urlopen(request, timeout=120) as answer:
                     return json.load(answer)
             except urllib.error.HTTPError as error:
                 if error.code != 503:
@@ -57,7 +61,7 @@ class Console:
 
     def end_of(self, run: str) -> dict[str, Any]:
         final = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
-        wait_for(lambda: self.state(run)["type"] in final, 180)
+        wait_for(lambda: self.state(run)["type"] in final, 300)
         return self.state(run)
 
     def of_run(self, run: str, what: str) -> list[dict[str, Any]]:
@@ -67,10 +71,23 @@ class Console:
 
 
 def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
+    """Ports that nobody listens on, each this process's own among all tests on this machine.
+
+    Below those that the kernel gives to whoever connects. The name that keeps one is no file: it
+    goes with the process.
+    """
+    found: list[int] = []
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+        name = socket.socket(socket.AF_UNIX)
+        try:
+            name.bind(f"\0headrace-test-port-{port}")
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            name.close()
+            continue
+        _reserved.append(name)
+        found.append(port)
+        if len(found) == count:
+            return found
+    raise AssertionError("no free port")

@@ -3,6 +3,8 @@
 First over Prefect's API, then by pressing the buttons in a browser.
 """
 
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,10 +17,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from flows import dead_flows
+from tasks import outcome
+from tasks.flow_record import FlowRecord, record_path
+from tasks.watch import run_url
 from tests.integration.tasks import pages, toy
 from tests.integration.tasks.consoles import Console
-from tests.integration.tasks.processes import pods_of, wait_for
+from tests.integration.tasks.processes import pods_of, started_run, wait_for
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -87,7 +91,9 @@ def test_the_form_refuses_a_wrong_value(
 
 def test_a_run_shows_its_stages_what_was_cached_and_how_far_it_came(console: Console) -> None:
     toy.set_param(console.project, "left", text="U")
-    run = console.start("pipeline")
+    with toy.held(console.project):
+        run = console.start("pipeline")
+        wait_for(lambda: page_in_mlflow(console, run), 180)
     assert console.end_of(run)["type"] == "COMPLETED", console.state(run)
     states = {task["name"]: task["state"]["name"] for task in console.of_run(run, "task_runs")}
     assert states == {
@@ -97,10 +103,16 @@ def test_a_run_shows_its_stages_what_was_cached_and_how_far_it_came(console: Con
     assert artifacts["left-progress"]["data"] == 100.0
     assert "2/2 steps" in artifacts["left-progress"]["description"]
     mlflow = f"http://127.0.0.1:{console.ports['HEADRACE_MLFLOW_PORT']}/#/experiments/"
-    assert mlflow in artifacts["pipeline-mlflow"]["data"]
+    assert str(page_in_mlflow(console, run)).startswith(mlflow)
+    assert f"({page_in_mlflow(console, run)})" in artifacts["pipeline-mlflow"]["data"]
     logs = console.call("/logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}})
     assert any("left: 2/2 steps 100%" in entry["message"] for entry in logs)
     assert toy.text_of(console.project, "join") == "sUsrj"
+
+
+def page_in_mlflow(console: Console, run: str) -> str | None:
+    """None until the mirror has made it, which a flow run waits for at its end for a moment only."""
+    return run_url(record_path(console.project, run).with_suffix(".mirror.json"))
 
 
 def test_a_failure_is_in_the_runs_message_with_the_end_of_the_log(console: Console) -> None:
@@ -135,56 +147,83 @@ def test_runs_with_other_params_are_experiments_side_by_side_and_leave_the_proje
     assert results == {"sXsrj", "sYsrj"}
 
 
-def test_a_cancelled_run_stops_its_stage_and_a_new_run_finishes_the_job(console: Console) -> None:
-    toy.set_param(console.project, "source", text="C", num_steps=600, step_s=0.05)
-    run = console.start("one-stage", stage="source")
-    wait_for(lambda: pods_of(console.project), 60)
-    time.sleep(0.5)
-    console.call(
-        f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}}
-    )
-    wait_for(lambda: not pods_of(console.project), 30)
-    assert console.end_of(run)["type"] == "CANCELLED"
-    toy.set_param(console.project, "source", text="C", num_steps=2, step_s=0.0)
+def test_a_cancelled_run_stops_its_stage_and_a_new_run_goes_on_from_its_checkpoint(
+    console: Console,
+) -> None:
+    toy.set_param(console.project, "source", text="C", num_steps=10)
+    with toy.held(console.project):
+        run = console.start("one-stage", stage="source")
+        attempt = wait_for(lambda: started_run(console.project / "runs" / "source"), 180)
+        wait_for(lambda: logged_steps(attempt) == [*range(5)])
+        console.call(
+            f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}}
+        )
+        wait_for(lambda: not pods_of(console.project))
+        assert console.end_of(run)["type"] == "CANCELLED"
+    assert json.loads((attempt / "outcome.json").read_text())["kind"] == "infra"
     assert console.end_of(console.start("one-stage", stage="source"))["type"] == "COMPLETED"
+    assert logged_steps(attempt) == [*range(10)]  # none of them twice
+    assert json.loads((attempt / "outcome.json").read_text())["attempt"] == 2
     assert toy.text_of(console.project, "source") == "C"
 
 
-def test_a_killed_flow_is_called_crashed_within_a_minute_and_a_stopped_one_is_not(
-    console: Console,
-) -> None:
-    toy.set_param(console.project, "left", text="D", num_steps=600, step_s=0.05)
-    flow = subprocess.Popen(
-        [sys.executable, "-m", "tasks.cli", "run"], cwd=console.project,
-        env=toy.environment() | console.ports,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    wait_for(lambda: pods_of(console.project), 60)
-    running = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
-    (run,) = [item["id"] for item in console.call("/flow_runs/filter", running)]
-    flow.send_signal(signal.SIGSTOP)
-    time.sleep(2.5 * dead_flows.INTERVAL_S)
-    assert console.state(run)["type"] == "RUNNING"
-    flow.send_signal(signal.SIGCONT)
-    flow.kill()
-    flow.wait()
-    wait_for(lambda: console.state(run)["type"] == "CRASHED", 60)
-    assert f"process {flow.pid} on " in console.state(run)["message"]
-    states = {task["name"]: task["state"]["type"] for task in console.of_run(run, "task_runs")}
-    assert "RUNNING" not in states.values()
-    assert states["left"] == "CRASHED"
-    wait_for(lambda: not pods_of(console.project), 30)
-    toy.set_param(console.project, "left", text="l", num_steps=2, step_s=0.0)
+def logged_steps(attempt: Path) -> list[int]:
+    path = attempt / "metrics.jsonl"
+    entries = map(json.loads, path.read_text().splitlines() if path.exists() else [])
+    return [entry["step"] for entry in entries if "step" in entry]
+
+
+def test_a_killed_flow_is_called_crashed_and_a_stopped_one_is_not(console: Console) -> None:
+    toy.set_param(console.project, "left", text="D")
+    with toy.held(console.project):
+        flow = subprocess.Popen(
+            [sys.executable, "-m", "tasks.cli", "run"], cwd=console.project,
+            env=toy.environment() | console.ports,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        wait_for(lambda: pods_of(console.project), 180)
+        running = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
+        (run,) = [item["id"] for item in console.call("/flow_runs/filter", running)]
+        flow.send_signal(signal.SIGSTOP)
+        for _ in range(2):  # the second is found at a later look than the first
+            let_a_dead_flow_be_found(console, run)
+        assert console.state(run)["type"] == "RUNNING"
+        flow.send_signal(signal.SIGCONT)
+        flow.kill()
+        flow.wait()
+        wait_for(lambda: console.state(run)["type"] == "CRASHED", 180)
+        assert f"process {flow.pid} on " in console.state(run)["message"]
+        states = {task["name"]: task["state"]["type"] for task in console.of_run(run, "task_runs")}
+        assert "RUNNING" not in states.values()
+        assert states["left"] == "CRASHED"
+        wait_for(lambda: not pods_of(console.project))
+    toy.set_param(console.project, "left", text="l")
+
+
+def let_a_dead_flow_be_found(console: Console, like: str) -> None:
+    """Make one more run of the flow whose run `like` is, with a process that is gone; wait for its end."""
+    flow_id = console.call(f"/flow_runs/{like}")["flow_id"]
+    body = {"flow_id": flow_id, "state": {"type": "RUNNING", "name": "Running"}}
+    run = str(console.call("/flow_runs/", body)["id"])
+    record = FlowRecord(run, time.time(), os.uname().nodename, pid=os.getpid(), ticks=1)
+    path = record_path(console.project, run)
+    outcome.write_json(path, vars(record))
+    wait_for(lambda: console.state(run)["type"] == "CRASHED", 180)
+    path.unlink()
 
 
 def test_a_run_started_with_the_buttons_ends_before_ones_eyes_and_its_artifacts_open(
     console: Console, page: Page, tmp_path: Path
 ) -> None:
-    toy.set_param(console.project, "left", text="B", num_steps=60, step_s=0.05)
+    assert console.headrace("run").returncode == 0  # so that `left` alone has changed
+    toy.set_param(console.project, "left", text="B", num_steps=60)
     pages.open_form(page, "pipeline")
-    pages.submit(page)
-    expect(page.get_by_text("Running", exact=True)).to_be_visible()
-    expect(page.get_by_text("/60 steps").first).to_be_visible()
+    with toy.held(console.project):
+        pages.submit(page)
+        expect(page.get_by_text("Running", exact=True)).to_be_visible()
+        expect(page.get_by_text("/60 steps").first).to_be_visible()
+        run_id = page.url.split("?")[0].split("/")[-1]
+        wait_for(lambda: page_in_mlflow(console, run_id), 180)
     expect(page.get_by_text("Completed", exact=True)).to_be_visible()
     page.reload()  # Prefect's page asks for no more lines once the run has ended
     expect(page.get_by_text("60/60 steps 100%")).to_be_visible()
@@ -200,7 +239,7 @@ def test_a_run_started_with_the_buttons_ends_before_ones_eyes_and_its_artifacts_
     page.goto(run)
     pages.open_artifact(page, "pipeline-mlflow")
     page.get_by_role("link", name="pipeline in MLflow").click()
-    expect(page.get_by_text(run.split("?")[0].split("/")[-1]).first).to_be_visible()
+    expect(page.get_by_text(run_id).first).to_be_visible()
     pages.shoot(page, "mlflow", tmp_path)
 
 
@@ -224,19 +263,20 @@ def test_the_form_says_a_bound_and_shows_what_is_wrong_with_a_value_that_breaks_
 def test_a_run_cancelled_in_its_menu_stops_its_stage(
     console: Console, page: Page, tmp_path: Path
 ) -> None:
-    toy.set_param(console.project, "source", text="M", num_steps=600, step_s=0.05)
+    toy.set_param(console.project, "source", text="M", num_steps=60)
     pages.open_form(page, "one-stage")
     page.get_by_role("button", name="Select stage").click()
     page.get_by_role("option", name="source").click()
-    pages.submit(page)
-    expect(page.get_by_text("/600 steps").first).to_be_visible()
-    page.get_by_role("main").get_by_role("button", name="Open menu").click()
-    page.get_by_role("menuitem", name="Cancel").click()
-    page.get_by_role("alertdialog").get_by_role("button", name="Cancel Flow Run").click()
-    expect(page.get_by_text("Cancelled", exact=True)).to_be_visible()
-    pages.shoot(page, "cancelled", tmp_path)
-    assert pods_of(console.project) == []
-    toy.set_param(console.project, "source", text="C", num_steps=2, step_s=0.0)
+    with toy.held(console.project):
+        pages.submit(page)
+        expect(page.get_by_text("/60 steps").first).to_be_visible()
+        page.get_by_role("main").get_by_role("button", name="Open menu").click()
+        page.get_by_role("menuitem", name="Cancel").click()
+        page.get_by_role("alertdialog").get_by_role("button", name="Cancel Flow Run").click()
+        expect(page.get_by_text("Cancelled", exact=True)).to_be_visible()
+        pages.shoot(page, "cancelled", tmp_path)
+        wait_for(lambda: not pods_of(console.project))
+    toy.set_param(console.project, "source", text="C", num_steps=10)
 
 
 def test_the_result_is_a_page_with_its_table_and_its_picture(

@@ -10,30 +10,37 @@ from pathlib import Path
 
 import pytest
 
+from tasks.process import started_ticks
+from tasks.publish import LOCK
 from tests.integration.tasks import toy
 from tests.integration.tasks.processes import pods_of, started_run, wait_for, working_in
 
 LAUNCH = [sys.executable, "-m", "tasks.launch"]
+TIMEOUT_S = 180.0
 
 
-def start(project: Path, *command: str, **streams: object) -> "subprocess.Popen[str]":
+def start(
+    project: Path, *command: str, grace_s: float = 60, **streams: object
+) -> "subprocess.Popen[str]":
+    variables = toy.environment() | {"HEADRACE_GRACE_S": str(grace_s)}
     return subprocess.Popen(
-        command, cwd=project, env=toy.environment(), text=True,
+        command, cwd=project, env=variables, text=True,
         **({"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} | streams),
     )  # type: ignore[call-overload, no-any-return]  # fmt: skip
 
 
 def test_params_changed_while_a_stage_runs_are_not_recorded_with_its_output(project: Path) -> None:
     lock = (project / "dvc.lock").read_bytes()
-    toy.set_param(project, "left", text="A", num_steps=40, step_s=0.05)
-    with start(project, sys.executable, "-m", "dvc", "repro", "left") as process:
+    toy.set_param(project, "left", text="A")
+    with toy.held(project):
+        process = start(project, sys.executable, "-m", "dvc", "repro", "left")
         wait_for(lambda: started_run(project / "runs" / "left"))
-        toy.set_param(project, "left", text="B", num_steps=40, step_s=0.05)
-        said = process.communicate()[0]
+        toy.set_param(project, "left", text="B")
+    said = process.communicate()[0]
     assert "user error: left: params, code or inputs were changed while it ran" in said
     assert (project / "dvc.lock").read_bytes() == lock
     assert toy.text_of(project, "left") == "sl"
-    toy.set_param(project, "left", text="A", num_steps=40, step_s=0.05)
+    toy.set_param(project, "left", text="A")
     again = toy.dvc(project, "repro", "left").stdout
     assert "steps" not in again.replace("num_steps", "")  # published, not computed again
     assert toy.text_of(project, "left") == "sA"
@@ -62,13 +69,14 @@ def test_a_missing_input_costs_a_stage_nothing_and_is_one_line(
 def test_a_stage_whose_reader_is_gone_ends_and_puts_the_last_good_output_back(
     project: Path,
 ) -> None:
-    toy.set_param(project, "left", fate="user", num_steps=20, step_s=0.05)
+    toy.set_param(project, "left", fate="user", num_steps=20)
     reader, writer = os.pipe()
-    process = start(project, sys.executable, "-m", "dvc", "repro", "left", stdout=writer)
-    os.close(writer)
-    run = wait_for(lambda: started_run(project / "runs" / "left"))
-    os.close(reader)
-    process.wait(30)
+    with toy.held(project):
+        process = start(project, sys.executable, "-m", "dvc", "repro", "left", stdout=writer)
+        os.close(writer)
+        run = wait_for(lambda: started_run(project / "runs" / "left"))
+        os.close(reader)
+    process.wait(TIMEOUT_S)
     assert json.loads((run / "outcome.json").read_text())["kind"] == "user"
     assert "20/20 steps" in (run / "log.txt").read_text()
     assert toy.text_of(project, "left") == "sl"
@@ -77,25 +85,28 @@ def test_a_stage_whose_reader_is_gone_ends_and_puts_the_last_good_output_back(
 def test_a_stage_that_outlives_its_launch_is_waited_for_and_never_joined_by_a_second(
     project: Path,
 ) -> None:
-    toy.set_param(project, "left", text="W", num_steps=60, step_s=0.05, fate='"ignores the signal"')
-    process = start(project, *LAUNCH, "left", stdout=subprocess.DEVNULL)
-    run = wait_for(lambda: started_run(project / "runs" / "left"))
-    process.kill()
-    process.wait()
-    (survivor,) = pods_of(project)
-    second = start(project, *LAUNCH, "left")
-    time.sleep(1)
-    assert pods_of(project) == [survivor]
-    said = second.communicate(timeout=60)[0]
+    toy.set_param(project, "left", text="W", fate='"ignores the signal"')
+    with toy.held(project):
+        process = start(project, *LAUNCH, "left", stdout=subprocess.DEVNULL)
+        run = wait_for(lambda: started_run(project / "runs" / "left"))
+        process.kill()
+        process.wait()
+        (survivor,) = pods_of(project)
+        second = start(project, *LAUNCH, "left")
+        wait_for(lambda: has_open(second.pid, run / LOCK))
+        time.sleep(1)  # it asks for the lock five times
+        assert pods_of(project) == [survivor]
+    said = second.communicate(timeout=TIMEOUT_S)[0]
     assert second.returncode == 0, said
     assert (run / "work" / "started").read_text() in ("x", "xx")
+    assert not (project / "runs" / "twice.txt").exists()
     assert pods_of(project) == []
 
 
 @pytest.fixture
 def both(project: Path) -> tuple[Path, Path]:
-    """The project and an experiment, that need the same attempt at `left`, of four seconds."""
-    toy.set_param(project, "left", text="B", num_steps=80, step_s=0.05)
+    """The project and an experiment, that need the same attempt at `left`."""
+    toy.set_param(project, "left", text="B")
     return project, toy.workspace(project, "dpo.beta", 0.2)
 
 
@@ -103,12 +114,18 @@ def test_of_two_workspaces_that_want_the_same_attempt_one_waits_as_long_as_it_ta
     both: tuple[Path, Path],
 ) -> None:
     home, experiment = both
-    first = start(home, *LAUNCH, "left", stdout=subprocess.DEVNULL)
-    run = wait_for(lambda: started_run(home / "runs" / "left"))
-    done = toy.run(experiment, *LAUNCH, "left", HEADRACE_GRACE_S="0.5")
-    assert f"left: waits for process {first.pid} (" in done.stdout
-    assert f", {home}): it works on the same attempt" in done.stdout
-    assert first.wait() == 0
+    with toy.held(home):
+        first = start(home, *LAUNCH, "left", stdout=subprocess.DEVNULL)
+        run = wait_for(lambda: started_run(home / "runs" / "left"))
+        second = start(experiment, *LAUNCH, "left", grace_s=0.5)
+        assert second.stdout is not None
+        said = second.stdout.readline()
+        assert f"left: waits for process {first.pid} (" in said
+        assert f", {home}): it works on the same attempt" in said
+        time.sleep(1)  # twice its grace
+    said, _ = second.communicate(timeout=TIMEOUT_S)
+    assert second.returncode == 0, said
+    assert first.wait(TIMEOUT_S) == 0
     assert (run / "work" / "started").read_text() == "x"
     assert [toy.text_of(root, "left") for root in both] == ["sB", "sB"]
 
@@ -118,25 +135,32 @@ def test_who_waits_for_the_same_attempt_ends_at_once_when_asked(
     both: tuple[Path, Path], number: signal.Signals
 ) -> None:
     home, experiment = both
-    first = start(home, *LAUNCH, "left", stdout=subprocess.DEVNULL)
-    wait_for(lambda: started_run(home / "runs" / "left"))
-    second = start(experiment, *LAUNCH, "left")
-    assert second.stdout is not None
-    assert "left: waits for process" in second.stdout.readline()
-    second.send_signal(number)
-    said = second.communicate(timeout=5)[0]
-    assert second.returncode == 75
-    assert f"infra error: left was ended by {number.name} before it began" in said
-    assert first.wait() == 0
+    with toy.held(home):
+        first = start(home, *LAUNCH, "left", stdout=subprocess.DEVNULL)
+        wait_for(lambda: started_run(home / "runs" / "left"))
+        second = start(experiment, *LAUNCH, "left")
+        assert second.stdout is not None
+        assert "left: waits for process" in second.stdout.readline()
+        second.send_signal(number)
+        said, _ = second.communicate(timeout=TIMEOUT_S)
+        assert second.returncode == 75
+        assert f"infra error: left was ended by {number.name} before it began" in said
+        assert first.poll() is None
+    assert first.wait(TIMEOUT_S) == 0
+
+
+def has_open(pid: int, path: Path) -> bool:
+    return any(file.resolve() == path.resolve() for file in Path(f"/proc/{pid}/fd").glob("*"))
 
 
 def test_a_dead_launch_takes_its_stage_with_it(project: Path) -> None:
-    toy.set_param(project, "left", text="W", num_steps=200, step_s=0.05)
-    process = start(project, *LAUNCH, "left", stdout=subprocess.DEVNULL)
-    wait_for(lambda: pods_of(project))
-    process.kill()
-    process.wait()
-    wait_for(lambda: not pods_of(project), 10)
+    toy.set_param(project, "left", text="W")
+    with toy.held(project):
+        process = start(project, *LAUNCH, "left", stdout=subprocess.DEVNULL)
+        wait_for(lambda: started_run(project / "runs" / "left"))
+        process.kill()
+        process.wait()
+        wait_for(lambda: not pods_of(project))
 
 
 def test_only_changed_code_can_be_accepted(project: Path) -> None:
@@ -152,20 +176,21 @@ def test_only_changed_code_can_be_accepted(project: Path) -> None:
 
 
 def test_a_killed_flow_takes_its_temporary_server_with_it(project: Path) -> None:
-    toy.set_param(project, "left", num_steps=600, step_s=0.05)
-    flow = start(project, sys.executable, "-m", "tasks.cli", "run", stdout=subprocess.DEVNULL)
-    wait_for(lambda: pods_of(project), 120)
-    assert working_in(project, "uvicorn")
-    flow.kill()
-    flow.wait()
-    wait_for(lambda: not working_in(project, "uvicorn"), 10)
+    toy.set_param(project, "left", text="K")
+    with toy.held(project):
+        flow = start(project, sys.executable, "-m", "tasks.cli", "run", stdout=subprocess.DEVNULL)
+        wait_for(lambda: pods_of(project), TIMEOUT_S)
+        assert working_in(project, "uvicorn")
+        flow.kill()
+        flow.wait()
+        wait_for(lambda: not working_in(project, "uvicorn"))
 
 
 def test_workers_end_with_the_process_they_work_for(tmp_path: Path) -> None:
     script = tmp_path / "pool_user.py"
     script.write_text(
         "import os, time\nfrom components.pool import map_ordered\n"
-        "def work(item):\n    print(os.getpid(), flush=True)\n    time.sleep(60)\n"
+        "def work(item):\n    print(os.getpid(), flush=True)\n    time.sleep(600)\n"
         "if __name__ == '__main__':\n    list(map_ordered(work, range(4), 2))\n"
     )
     process = subprocess.Popen(
@@ -176,4 +201,4 @@ def test_workers_end_with_the_process_they_work_for(tmp_path: Path) -> None:
     workers = [int(process.stdout.readline()) for _ in range(2)]
     process.send_signal(signal.SIGKILL)
     process.wait()
-    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 10)
+    wait_for(lambda: all(started_ticks(pid) is None for pid in workers))

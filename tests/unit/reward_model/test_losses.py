@@ -31,9 +31,9 @@ def test_every_loss_is_least_where_the_prediction_is_the_target(name, power):
 def test_gradient_descent_on_a_loss_reaches_the_target(name, power):
     loss = distribution_loss(name, 0.5, power)
     logits = torch.zeros(1, 6, dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.Adam([logits], lr=0.05)
-    for step in range(1500):
-        optimiser.param_groups[0]["lr"] = 0.05 * (1 - step / 1500)
+    optimiser = torch.optim.Adam([logits], lr=0.1)
+    for step in range(500):
+        optimiser.param_groups[0]["lr"] = 0.1 * (1 - step / 500)
         optimiser.zero_grad()
         loss(logits, TARGET).sum().backward()
         optimiser.step()
