@@ -3,6 +3,7 @@
 First over Prefect's API, then by pressing the buttons in a browser.
 """
 
+import os
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from playwright.sync_api import Browser, Page, expect
 from flows import dead_flows
 from tests.integration.tasks import pages, toy
 from tests.integration.tasks.consoles import Console
-from tests.integration.tasks.processes import pods_of, wait_for
+from tests.integration.tasks.processes import pods_of, wait_for, working_in
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -174,6 +175,25 @@ def test_a_killed_flow_is_called_crashed_within_a_minute_and_a_stopped_one_is_no
     assert "RUNNING" not in states.values()
     assert states["left"] == "CRASHED"
     wait_for(lambda: not pods_of(console.project), 30)
+    toy.set_param(console.project, "left", text="l", num_steps=2, step_s=0.0)
+
+
+def test_a_run_goes_on_when_the_process_that_served_it_is_killed_and_replaced(
+    console: Console,
+) -> None:
+    toy.set_param(console.project, "left", text="O", num_steps=400, step_s=0.05)
+    run = console.start("pipeline")
+    wait_for(lambda: pods_of(console.project), 60)
+    pods = pods_of(console.project)
+    (serving,) = working_in(console.project, "-m flows.deployments")
+    os.kill(serving, signal.SIGKILL)
+    wait_for(lambda: serving not in working_in(console.project), 10)
+    assert console.headrace("up").returncode == 0
+    time.sleep(1.5 * dead_flows.INTERVAL_S)
+    assert console.state(run)["type"] == "RUNNING"
+    assert pods_of(console.project) == pods
+    assert console.end_of(run)["type"] == "COMPLETED", console.state(run)
+    assert toy.text_of(console.project, "join") == "sOsrj"
     toy.set_param(console.project, "left", text="l", num_steps=2, step_s=0.0)
 
 
