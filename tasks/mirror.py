@@ -114,7 +114,7 @@ def _mirror_flow(client: "MlflowClient", store: Store, path: Path) -> bool:
     progress = _read_progress(note, store, record.started_at)
     if progress.ended_at or progress.deleted:
         return True
-    over = flow_record.is_over(record)
+    over = flow_record.is_over(path, record)
     if over:
         record = flow_record.read(path) or record  # it may have said its end while we looked
     mark = {"headrace.kind": "flow", "headrace.flow_run": record.id}
