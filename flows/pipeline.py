@@ -139,7 +139,7 @@ def _register(
     record: flow_record.FlowRecord, root: Path, say: Callable[..., object]
 ) -> dict[str, State]:
     """The state of the registration; none if what was evaluated is not what a whole run would give."""
-    stale = changed_stages(root)
+    stale = changed_stages(root, say)
     if stale:
         say("not registered: %s not up to date", ", ".join(stale))
         return {}
@@ -158,7 +158,7 @@ def _submit(
     pull: bool,
     launcher: str,
 ) -> dict[str, PrefectFuture[State]]:
-    dag, changed = read_dag(root), changed_stages(root)
+    dag, changed = read_dag(root), changed_stages(root, get_run_logger().info)
     futures: dict[str, PrefectFuture[State]] = {}
     touched: set[str] = set()
     for name in names:
