@@ -88,6 +88,8 @@ def _run_stages(
         names = select(read_dag(root), tuple(stages))
         for line in unwatched_sources(root):
             say(line)
+        if how["launcher"] == "kubernetes":
+            (home / config.ON_CLUSTER).touch()
         with workspace.alone(root, say):
             flow_record.place(home, record, root, names)
             states = _run(record, root, names, resources, **how)
