@@ -46,6 +46,8 @@ class FlowRecord:
     """`name`, `message` and error `kind` of each stage's last state, once known."""
     ended_at: float | None = None
     state: str = "RUNNING"
+    flow: str = "pipeline"
+    """`promote`, `rollback`; or `pipeline` for what runs stages, and alone has a run in MLflow."""
     told: str = ""
     """The Prefect server that was told that the process is gone, or knew better; empty: none was."""
 
@@ -72,9 +74,9 @@ class FlowRecord:
 
 
 @contextmanager
-def recorded(home: Path, flow_run: str) -> Iterator[FlowRecord]:
-    """Keep the record on disk while the body runs; the body calls `place` once it knows where."""
-    record = FlowRecord(flow_run, time.time(), *_this_process())
+def recorded(home: Path, flow_run: str, flow: str = "pipeline") -> Iterator[FlowRecord]:
+    """Keep the record on disk while the body runs; one with stages calls `place` once it knows where."""
+    record = FlowRecord(flow_run, time.time(), *_this_process(), flow=flow)
     path = record_path(home, flow_run)
     path.parent.mkdir(parents=True, exist_ok=True)
     _hold(path)

@@ -92,7 +92,7 @@ def _name(path: Path) -> str:
 def _mirror_flow(client: "MlflowClient", store: Store, path: Path) -> bool:
     """Send what is new of a flow run's record; say whether nothing more is to come."""
     record = flow_record.read(path)
-    if record is None:
+    if record is None or record.flow != "pipeline":
         return True
     note = note_of(path)
     progress = read_progress(note, store, record.started_at)

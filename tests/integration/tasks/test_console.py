@@ -17,6 +17,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from flows import dead_flows
+from tasks import flow_record
 from tests.integration.tasks import pages, toy
 from tests.integration.tasks.consoles import Console
 from tests.integration.tasks.processes import pods_of, wait_for, working_in
@@ -111,6 +112,15 @@ def test_a_failure_is_in_the_runs_message_with_the_end_of_the_log(console: Conso
     assert state["type"] == "FAILED"
     assert "bug error: ZeroDivisionError: by zero" in state["message"]
     assert "Traceback" in state["message"]
+
+
+def test_a_promotion_has_a_record_of_how_it_ended(console: Console) -> None:
+    run = console.start("promote")
+    assert console.end_of(run)["type"] == "FAILED"
+    record = flow_record.read(flow_record.record_path(console.project, run))
+    assert record is not None
+    assert (record.flow, record.state) == ("promote", "FAILED")
+    assert record.ended_at is not None
 
 
 def test_runs_with_other_params_are_experiments_side_by_side_and_leave_the_project_alone(

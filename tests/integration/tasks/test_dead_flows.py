@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows import dead_flows
+from flows import dead_flows, run_here
 from tasks import flow_record
 from tasks.flow_record import FlowRecord, record_path
 from tasks.process import started_ticks
@@ -101,4 +101,13 @@ def test_a_server_that_is_away_is_asked_again_later(tmp_path: Path, api: str) ->
     ):
         tell(tmp_path)
     assert tell(tmp_path) == {dead}
+    assert state(api, dead) == "CRASHED"
+
+
+def test_a_run_from_the_command_line_tells_what_was_killed_before_it(
+    tmp_path: Path, api: str
+) -> None:
+    dead = running(api)
+    record(tmp_path, dead)
+    run_here._tell_dead(tmp_path)
     assert state(api, dead) == "CRASHED"

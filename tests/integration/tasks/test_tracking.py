@@ -350,6 +350,12 @@ def test_a_flow_whose_process_is_gone_was_killed(root: Path, client: MlflowClien
     assert mirror.flow_record.has_ended(path)
 
 
+def test_a_flow_without_stages_has_no_run(root: Path, client: MlflowClient) -> None:
+    record(root, "f", flow="promote")
+    assert mirror_all(client, root) == OVER
+    assert runs(client) == []
+
+
 def test_a_flow_of_another_machine_is_not_called_dead(root: Path, client: MlflowClient) -> None:
     path = record(root, "f", ended_at=None, state="RUNNING", states={}, ticks=1, node="elsewhere")
     assert mirror_all(client, root).num_open == 1
