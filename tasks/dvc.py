@@ -37,6 +37,10 @@ def _print(line: str) -> None:
     print(line, flush=True)
 
 
+def _print_aside(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # what is asked for may be JSON on the other
+
+
 _running: set[subprocess.Popen[str]] = set()
 
 
@@ -170,7 +174,7 @@ def _is_busy(message: str) -> bool:
     return "is busy" in message or "Unable to acquire lock" in message
 
 
-def changed_stages(root: Path, say: Callable[[str], object] = _print) -> dict[str, list[str]]:
+def changed_stages(root: Path, say: Callable[[str], object] = _print_aside) -> dict[str, list[str]]:
     """The stages that DVC sees as changed, each with the reasons; unchanged ones are absent.
 
     Waits, and says so, while another DVC command, such as `dvc push`, holds the project.
