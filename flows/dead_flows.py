@@ -3,8 +3,9 @@
 They were killed, or ended while the server was away.
 
 Prefect itself gives up on a flow run after minutes without a heartbeat, and only on those that it
-started. The records below `runs/flows/` name each flow's process, so the kernel can be asked: a
-process that is stopped, or waits for a slow disk, is there, however long it says nothing.
+started. The records below `runs/flows/` name each flow's process, and it holds a lock beside its
+record, so the kernel can be asked: a process that is stopped, or waits for a slow disk, is there,
+however long it says nothing. What a server was told stays in the record, and is asked no more.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import logging
 from pathlib import Path
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -22,9 +24,11 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from tasks import flow_record
+from tasks.config import without_password
 from tasks.flow_record import FlowRecord, is_gone
 
 INTERVAL_S = 5.0
@@ -36,29 +40,42 @@ LOG = logging.getLogger("headrace.dead_flows")
 
 async def watch(home: Path) -> None:
     """Look every few seconds, for ever. A server that is away is asked again the next time."""
-    told: set[str] = set()
+    done: set[str] = set()
     while True:
         try:
-            await tell(home, told)
+            await tell(home, done)
         except Exception as error:  # noqa: BLE001  it must go on looking, whatever ails the server
             LOG.warning("dead flow runs are not told: %s", error)
         await asyncio.sleep(INTERVAL_S)
 
 
-async def tell(home: Path, told: set[str]) -> None:
+async def tell(home: Path, done: set[str]) -> None:
     """Give flow runs that Prefect calls running, and whose process is gone, the state they ended in.
 
-    Those in `told` are left alone; what is found is added to it.
+    Those in `done` are left alone; what is found is added to it. Raises httpx.TransportError if the
+    server is away; what else ails one run holds up no other.
     """
-    untold = [path for path in flow_record.record_paths(home) if path.stem not in told]
-    gone = [record for record in map(flow_record.read, untold) if record and is_gone(record)]
+    server = without_password(PREFECT_API_URL.value() or "")
+    gone = []
+    for path in flow_record.record_paths(home):
+        record = None if path.stem in done else flow_record.read(path)
+        if record is not None and record.told == server:
+            done.add(path.stem)
+        elif record is not None and is_gone(path, record):
+            gone.append((path, record))
     if not gone:
         return
     await asyncio.sleep(HEAD_START_S)
     async with get_client() as client:
-        for record in gone:
-            await _tell_one(client, record)
-            told.add(record.id)
+        for path, record in sorted(gone, key=lambda one: one[1].started_at, reverse=True):
+            try:
+                await _tell_one(client, record)
+                flow_record.tell(path, record, server)
+                done.add(path.stem)
+            except httpx.TransportError:
+                raise
+            except Exception as error:  # noqa: BLE001  a server says what it likes of one run
+                LOG.warning("the end of flow run %s is not told: %s", path.stem, error)
 
 
 async def _tell_one(client: PrefectClient, record: FlowRecord) -> None:

@@ -5,22 +5,26 @@ import os
 import signal
 from pathlib import Path
 
-from prefect.runner import Runner
 from prefect.types.entrypoint import EntrypointType
 
 from flows import dead_flows
 from flows.one_stage import one_stage
+from flows.patient_runner import PatientRunner
 from flows.pipeline import pipeline
 from flows.promote import promote, rollback
 from tasks import config, console, outcome
 
 NUM_FLOW_RUNS = 4
 """Side by side; those in one workspace wait for each other."""
+LOOK_S = 10.0
+"""Between two looks whether any flow run has Jobs."""
 
 
 async def serve(root: Path) -> None:
     """Register the flows and run what is started of them, until SIGTERM."""
-    runner = Runner(name="headrace", limit=NUM_FLOW_RUNS, query_seconds=2, pause_on_shutdown=False)
+    runner = PatientRunner(
+        name="headrace", limit=NUM_FLOW_RUNS, query_seconds=2, pause_on_shutdown=False
+    )
     for flow in (pipeline, one_stage, promote, rollback):
         await runner.aadd_flow(flow, name=flow.name, entrypoint_type=EntrypointType.MODULE_PATH)
     serving = asyncio.create_task(runner.start())
@@ -32,15 +36,21 @@ async def serve(root: Path) -> None:
         signal.SIGTERM, lambda: stopping.append(asyncio.create_task(runner.astop()))
     )
     outcome.write_json(console.folder(root) / console.READY, {"pid": os.getpid()})
-    tasks = [asyncio.create_task(dead_flows.watch(config.home_root(root)))]
-    settings = config.load_settings()
-    if settings.launcher == "kubernetes":
-        from tasks.cluster import reaper
-
-        tasks.append(asyncio.create_task(reaper.watch(settings)))
+    home = config.home_root(root)
+    watches = (dead_flows.watch(home), _reap(config.load_settings(), home))
+    tasks = [asyncio.create_task(watch) for watch in watches]
     await serving
     for task in tasks:
         task.cancel()
+
+
+async def _reap(settings: config.Settings, home: Path) -> None:
+    """Look after Jobs from the first flow run on that has some: it may choose that in the form."""
+    while settings.launcher != "kubernetes" and not (home / config.ON_CLUSTER).exists():
+        await asyncio.sleep(LOOK_S)
+    from tasks.cluster import reaper
+
+    await reaper.watch(settings, home)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The fields of the start forms in Prefect's UI, made from the types of params.yaml."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
@@ -15,6 +16,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from components.addresses import SECRET_VALUE, USER_INFO
 from components.contract import STAGES, Json
 from components.errors import UserError
 from components.params import Params
@@ -51,13 +53,27 @@ def _field_name(key: str) -> str:
 PARAMS: dict[str, FieldInfo] = dict(leaves(Params))
 
 
+def without_secrets() -> str:
+    """A pattern, for Python and browsers, of texts in which no address has a password or a key.
+
+    Prefect keeps what is typed into a form; what breaks the form's schema it refuses before that.
+    """
+    words = SECRET_VALUE.pattern.replace('\\"', '"')
+    words = re.sub(r"(?<!\\)[a-z]", lambda found: f"[{found[0]}{found[0].upper()}]", words)
+    return rf"^(?![\s\S]*{USER_INFO.pattern})(?!(?=[\s\S]*://)[\s\S]*{words})"
+
+
 class Other(BaseModel):
     """One param by its name."""
 
     model_config = ConfigDict(extra="forbid")
 
     key: Literal[tuple(PARAMS)] = Field(description="as in params.yaml")  # type: ignore[valid-type]
-    value: str = Field(description="as YAML: 0.5, true, [en, de], null", max_length=2000)
+    value: str = Field(
+        description="as YAML: 0.5, true, [en, de], null; no password or key in an address",
+        max_length=2000,
+        json_schema_extra={"pattern": without_secrets()},  # pydantic's own know no lookaround
+    )
 
 
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}

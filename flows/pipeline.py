@@ -90,6 +90,8 @@ def _run_stages(
         names = select(read_dag(root), tuple(stages))
         for line in unwatched_sources(root):
             say(line)
+        if how["launcher"] == "kubernetes":
+            (home / config.ON_CLUSTER).touch()
         flow_record.place(home, record, root, names)
         states = _run(record, root, names, resources, **how)
         if all(state.is_completed() for state in states.values()):
@@ -140,7 +142,7 @@ def _register(
     record: flow_record.FlowRecord, root: Path, say: Callable[..., object]
 ) -> dict[str, State]:
     """The state of the registration; none if what was evaluated is not what a whole run would give."""
-    stale = changed_stages(root)
+    stale = changed_stages(root, say)
     if stale:
         say("not registered: %s not up to date", ", ".join(stale))
         return {}
@@ -159,7 +161,7 @@ def _submit(
     pull: bool,
     launcher: str,
 ) -> dict[str, PrefectFuture[State]]:
-    dag, changed = read_dag(root), changed_stages(root)
+    dag, changed = read_dag(root), changed_stages(root, get_run_logger().info)
     futures: dict[str, PrefectFuture[State]] = {}
     touched: set[str] = set()
     for name in names:

@@ -1,18 +1,37 @@
 """The flows that move the alias `champion`."""
 
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from components.errors import StageError
-from tasks import promotion
+from tasks import config, flow_record, promotion
+
+
+def _recorded(body: Callable[..., State]) -> Callable[..., State]:
+    """Keep a record while the flow works, by which it is noticed if it is killed."""
+
+    @wraps(body)
+    def with_record(*words: str, **named: str) -> State:
+        home = config.home_root(Path.cwd())
+        with flow_record.recorded(home, str(flow_run.id), body.__name__) as record:
+            state = body(*words, **named)
+            if not state.is_completed():
+                record.state = "FAILED"
+        return state
+
+    return with_record
 
 
 @flow(name="promote", persist_result=False)
+@_recorded
 def promote(version: str = "", override: str = "") -> State:
     """Take a version through the gates of gates.yaml and make it champion if all hold.
 
@@ -32,6 +51,7 @@ def promote(version: str = "", override: str = "") -> State:
 
 
 @flow(name="rollback", persist_result=False)
+@_recorded
 def rollback(reason: str) -> State:
     """Make the champion before the present one champion again.
 

@@ -1,9 +1,11 @@
 """`headrace run`: the flow in this process, and what became of each stage as a table."""
 
+import asyncio
 import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,16 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 
 from components.contract import Json
 from components.errors import ERROR_OF_KIND, InfraError, StageError
+from flows import dead_flows
 from flows.form import Overrides, Where
 from flows.pipeline import pipeline
 from tasks import config, flow_record
 
 NUM_RETRIES = 3
 """Of a call to Prefect's server, within 14 seconds; its own five are a minute for each."""
+
+TELL_S = 10.0
+"""What is not told within it the next run tells."""
 
 
 def run_here(
@@ -32,12 +38,15 @@ def run_here(
     parameters: dict[str, Any] = {
         "stages": list(stages), "force": force, "pull": pull, "launcher": launcher,
     }  # fmt: skip
-    if not PREFECT_API_URL.value():
+    is_served = bool(PREFECT_API_URL.value())
+    if not is_served:
         from flows.temporary_server import start_server  # half as long as all else we import
 
         start_server()
     try:
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: NUM_RETRIES}):
+            if is_served:
+                _tell_dead(home)
             state = pipeline(**parameters, overrides=Overrides.of(overrides), return_state=True)
     except httpx.HTTPError as away:
         print(f"Prefect's server went away ({away}); how the run ended:", file=sys.stderr)
@@ -54,6 +63,12 @@ def run_here(
         raise error
     print(f"the flow ended before its first stage: {state.message}", file=sys.stderr)
     return StageError.exit_code
+
+
+def _tell_dead(home: Path) -> None:
+    """Tell a server, which may have nobody here who looks all the time, what was killed before us."""
+    with suppress(Exception):  # of a server that is away the flow itself tells
+        asyncio.run(asyncio.wait_for(dead_flows.tell(home, set()), TELL_S))
 
 
 def _show_end(record: flow_record.FlowRecord, started: float) -> int:

@@ -172,6 +172,9 @@ def _with_default(document: Json) -> Json:
     return document | {"stages": {name: default | own for name, own in stages.items()}}
 
 
+ON_CLUSTER = Path(".headrace", "on-cluster")
+"""Touched in the project by each flow run whose stages are Jobs: somebody must look after them."""
+
 EXPERIMENTS = Path(".headrace", "experiments")
 """Where the workspaces of flow runs with params of their own lie."""
 

@@ -28,6 +28,8 @@ from tasks.process import end_group, end_orphans, is_running, started_ticks
 START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 45.0
 """Longer than Prefect gives a flow run to end."""
+SERVING = "deployments"
+"""The service that runs flows, in processes of its group."""
 READY = "deployments.ready"
 """Written by the serving process once Prefect knows its deployments."""
 
@@ -88,7 +90,7 @@ def services(root: Path, settings: Settings, given: Mapping[str, str]) -> list[S
             command += ("--default-artifact-root", (home / "mlruns").as_uri())
         found.append(Service("mlflow", command, settings.mlflow_port, url, f"{url}/health"))
     serve = (python, "-m", "flows.deployments")
-    found.append(Service("deployments", serve, None, "", None))
+    found.append(Service(SERVING, serve, None, "", None))
     return found
 
 
@@ -102,7 +104,8 @@ def up(root: Path, settings: Settings, given: Mapping[str, str]) -> list[Started
         known = started(root)
         running = {item.name: item for item in known if item.is_running}
         for item in known:
-            end_orphans(item.pid)  # workers of a killed server still hold its port
+            if item.name != SERVING:  # what it leaves are flow runs, which go on without it
+                end_orphans(item.pid)  # workers of a killed server still hold its port
         for service in wanted:
             if service.name not in running and service.port is not None:
                 _refuse_busy_port(settings.host, service)

@@ -37,6 +37,10 @@ def _print(line: str) -> None:
     print(line, flush=True)
 
 
+def _print_aside(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # what is asked for may be JSON on the other
+
+
 _running: set[subprocess.Popen[str]] = set()
 
 
@@ -170,18 +174,27 @@ def _is_busy(message: str) -> bool:
     return "is busy" in message or "Unable to acquire lock" in message
 
 
-def changed_stages(root: Path) -> dict[str, list[str]]:
-    """The stages that DVC sees as changed, each with the reasons; unchanged ones are absent."""
+def changed_stages(root: Path, say: Callable[[str], object] = _print_aside) -> dict[str, list[str]]:
+    """The stages that DVC sees as changed, each with the reasons; unchanged ones are absent.
+
+    Waits, and says so, while another DVC command, such as `dvc push`, holds the project.
+    """
     from dvc.exceptions import DvcException
+    from dvc.lock import LockError
     from dvc.repo import Repo
 
     repair_dvc_files(root, _print)
-    try:
-        with Repo(str(root)) as repo:
-            status = repo.status()
-    except DvcException as error:
-        kind = InfraError if _is_busy(str(error)) else StageError
-        raise kind(f"dvc status: {error}", "see `dvc doctor`") from error
+    status, waits = None, False
+    while status is None:
+        try:
+            with Repo(str(root)) as repo:
+                status = repo.status()
+        except LockError:  # after some seconds; the kernel frees it when its holder ends
+            if not waits:
+                say("waiting for another DVC command, which works here")
+            waits = True
+        except DvcException as error:
+            raise StageError(f"dvc status: {error}", "see `dvc doctor`") from error
     changed: dict[str, list[str]] = {}
     for address, entries in status.items():
         name = address.rpartition(":")[2]  # outside the working folder DVC puts a path before it

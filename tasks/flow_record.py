@@ -1,5 +1,10 @@
-"""`runs/flows/<id>.json`: what a flow run did, on disk before MLflow or anyone else hears of it."""
+"""`runs/flows/<id>.json`: what a flow run did, on disk before MLflow or anyone else hears of it.
 
+The flow's process holds a lock on `<id>.lock` beside it to its end, however it ends: so it is known
+on every machine that shares the folder, and has a flock that is shared too, whether it is there.
+"""
+
+import fcntl
 import json
 import os
 import subprocess
@@ -18,6 +23,7 @@ from tasks.process import is_running, started_ticks
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
+LOCK = ".lock"
 UPSTREAM = "upstream"
 """The kind of a stage that was not started, because one that it depends on failed."""
 
@@ -40,6 +46,10 @@ class FlowRecord:
     """`name`, `message` and error `kind` of each stage's last state, once known."""
     ended_at: float | None = None
     state: str = "RUNNING"
+    flow: str = "pipeline"
+    """`promote`, `rollback`; or `pipeline` for what runs stages, and alone has a run in MLflow."""
+    told: str = ""
+    """The Prefect server that was told that the process is gone, or knew better; empty: none was."""
 
     def take(self, states: "Mapping[str, State]") -> None:
         """Keep Prefect's final states."""
@@ -64,11 +74,12 @@ class FlowRecord:
 
 
 @contextmanager
-def recorded(home: Path, flow_run: str) -> Iterator[FlowRecord]:
-    """Keep the record on disk while the body runs; the body calls `place` once it knows where."""
-    record = FlowRecord(flow_run, time.time(), *_this_process())
+def recorded(home: Path, flow_run: str, flow: str = "pipeline") -> Iterator[FlowRecord]:
+    """Keep the record on disk while the body runs; one with stages calls `place` once it knows where."""
+    record = FlowRecord(flow_run, time.time(), *_this_process(), flow=flow)
     path = record_path(home, flow_run)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _hold(path)
     outcome.write_json(path, vars(record))
     try:
         yield record
@@ -105,17 +116,46 @@ def read(path: Path) -> FlowRecord | None:
 def has_ended(path: Path) -> bool:
     """Whether the flow of the record at `path` said that it ended, or is gone without a word."""
     record = read(path)
-    return record is None or is_over(record)
+    return record is None or is_over(path, record)
 
 
-def is_over(record: FlowRecord) -> bool:
+def is_over(path: Path, record: FlowRecord) -> bool:
     """Whether the flow said that it ended, or its process is gone."""
-    return record.ended_at is not None or is_gone(record)
+    return record.ended_at is not None or is_gone(path, record)
 
 
-def is_gone(record: FlowRecord) -> bool:
-    """Whether its process was on this machine and is no more; one that is stopped is still there."""
-    return record.node == os.uname().nodename and not is_running(record.pid, record.ticks)
+def is_gone(path: Path, record: FlowRecord) -> bool:
+    """Whether the process of the record at `path` is no more; one that is stopped is still there."""
+    if record.told:
+        return True
+    if record.node == os.uname().nodename:
+        return not is_running(record.pid, record.ticks)
+    return _is_released(path.with_suffix(LOCK))
+
+
+def tell(path: Path, record: FlowRecord, server: str) -> None:
+    """Note that Prefect's `server` knows of the end of a process that is gone."""
+    changed_at = path.stat().st_mtime_ns  # it is taken for the end of one that said none
+    record.told = server
+    outcome.write_json(path, vars(record))
+    os.utime(path, ns=(changed_at, changed_at))
+    path.with_suffix(LOCK).unlink(missing_ok=True)
+
+
+def _hold(path: Path) -> None:
+    """Take the lock of the record at `path`, until this process ends; what it starts does not hold it."""
+    lock = os.open(path.with_suffix(LOCK), os.O_WRONLY | os.O_CREAT)  # never closed
+    fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def _is_released(lock: Path) -> bool:
+    """Whether nobody holds the lock; one that is not there says nothing."""
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def record_paths(home: Path) -> list[Path]:

@@ -15,17 +15,17 @@ once.
   experiment in it, everything is mirrored anew.
 """
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.redaction import redacted
-from tasks import flow_record, mlflow_run, outcome
+from tasks import flow_record, mirror_note, mlflow_run, outcome
+from tasks.mirror_note import Progress, Sent, note_of, parse_progress, read_progress
 from tasks.mlflow_run import Store
 from tasks.outcome import Outcome
 from tasks.publish import is_held
@@ -38,30 +38,6 @@ RECORD_WAIT_S = 60.0
 """How long after its end a run waits for DVC's record; later the next mirror sends it."""
 
 
-@dataclass
-class Progress:
-    """How far one run folder is mirrored, and where."""
-
-    tracking_uri: str = ""
-    experiment_id: str = ""
-    experiment_created_at: int = 0
-    begun_at: float = 0.0
-    """Of the request that the run tells; 0 for none."""
-    run_id: str = ""
-    params_sent: bool = False
-    tags: dict[str, str] = field(default_factory=dict)
-    """What was sent of who worked on it."""
-    offset: int = 0
-    """Bytes of metrics.jsonl sent."""
-    status: str = "RUNNING"
-    ended_at: float = 0.0
-    """The end that was sent; 0 for none."""
-    lock_entry: bool = False
-    """Whether DVC's record of the output was sent, or will never come."""
-    deleted: bool = False
-    """Whether someone deleted the run in MLflow."""
-
-
 @dataclass(frozen=True)
 class Round:
     num_open: int
@@ -70,16 +46,24 @@ class Round:
     """One line for each run that could not be sent."""
 
 
-def mirror_all(client: "MlflowClient", root: Path) -> Round:
+def mirror_all(client: "MlflowClient", root: Path, sent: Sent | None = None) -> Round:
     """Send what is new in every run folder; what ails one run holds up no other.
 
+    What `sent` holds is passed over while its files stay as they are; what is sent whole is added.
     Raises whatever MLflow's client raises if MLflow itself is away.
     """
     store = mlflow_run.open_store(client, root)
+    done = {} if sent is None else sent.setdefault(store, {})
     num_open, problems = 0, []
     for path, send in _runs(client, store, root):
         try:
-            num_open += not send(path)
+            versions = mirror_note.versions(path)
+            if done.get(path) == versions:
+                continue
+            if not send(path):
+                num_open += 1
+            elif mirror_note.is_whole(path):
+                done[path] = versions | mirror_note.version(note_of(path))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             # Files of another version, or cut off: waiting mends nothing.
             problems.append(f"{_name(path)} cannot be read: {type(error).__name__}: {error}")
@@ -108,13 +92,13 @@ def _name(path: Path) -> str:
 def _mirror_flow(client: "MlflowClient", store: Store, path: Path) -> bool:
     """Send what is new of a flow run's record; say whether nothing more is to come."""
     record = flow_record.read(path)
-    if record is None:
+    if record is None or record.flow != "pipeline":
         return True
-    note = path.with_suffix(".mirror.json")
-    progress = _read_progress(note, store, record.started_at)
+    note = note_of(path)
+    progress = read_progress(note, store, record.started_at)
     if progress.ended_at or progress.deleted:
         return True
-    over = flow_record.is_over(record)
+    over = flow_record.is_over(path, record)
     if over:
         record = flow_record.read(path) or record  # it may have said its end while we looked
     mark = {"headrace.kind": "flow", "headrace.flow_run": record.id}
@@ -142,9 +126,9 @@ def _mirror_stage(client: "MlflowClient", store: Store, root: Path, run_dir: Pat
     request = read_request(run_dir)
     if not request:
         return True
-    note = run_dir / "mirror.json"
+    note = note_of(run_dir)
     begun_at = float(request.get("begun_at") or request["requested_at"])  # older ones have none
-    progress = _read_progress(note, store, begun_at)
+    progress = read_progress(note, store, begun_at)
     if progress.deleted:
         return True
     ended, status, ended_at = _end(run_dir, request)
@@ -229,7 +213,7 @@ def _stage_tags(root: Path, request: Mapping[str, Any]) -> dict[str, str]:
     }
     if flow_run:
         tags["prefect.flow_run_id"] = flow_run
-        parent = _parse_progress(flows / f"{flow_run}.mirror.json")
+        parent = parse_progress(flows / f"{flow_run}.mirror.json")
         if parent.run_id and not parent.deleted:
             tags["mlflow.parentRunId"] = parent.run_id
     return tags
@@ -270,23 +254,3 @@ def _kept(client: "MlflowClient", progress: Progress, note: Path) -> Iterator[No
     finally:
         if asdict(progress) != before:
             outcome.write_json(note, asdict(progress))
-
-
-def _read_progress(note: Path, store: Store, begun_at: float) -> Progress:
-    """What was sent there of what began then; nothing, if the note is of another store or story."""
-    here = Progress(**asdict(store), begun_at=begun_at)
-    found = _parse_progress(note)
-    same = (
-        found.tracking_uri == here.tracking_uri
-        and found.experiment_id == here.experiment_id
-        and found.experiment_created_at == here.experiment_created_at
-        and found.begun_at == here.begun_at
-    )
-    return found if same else here
-
-
-def _parse_progress(note: Path) -> Progress:
-    try:
-        return Progress(**json.loads(note.read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
-        return Progress()

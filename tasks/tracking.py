@@ -17,6 +17,7 @@ from components.redaction import redacted
 from tasks import config
 from tasks.flow_record import has_ended
 from tasks.mirror import mirror_all
+from tasks.mirror_note import Sent
 
 FOLLOW_INTERVAL_S = 2.0
 
@@ -57,12 +58,13 @@ def _run(root: Path, flow_run: str | None, wait_s: float) -> int:
 
     deadline: float | None = None
     complained: set[str] = set()
+    sent: Sent = {}
     while True:
         ended = flow_run is None or has_ended(root / "runs" / "flows" / f"{flow_run}.json")
         if ended and deadline is None:
             deadline = time.monotonic() + wait_s
         try:
-            done = mirror_all(MlflowClient(), root)
+            done = mirror_all(MlflowClient(), root, sent)
             num_open, problems = done.num_open, done.problems
         except Exception as error:  # noqa: BLE001  whatever ails MLflow must reach no one but this log
             said = redacted(str(error))[:300]

@@ -25,11 +25,14 @@ from prefect.artifacts import (
 )
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+from components.contract import Json
 from components.metrics import progress_line
 from tasks.cluster import progress as job_progress
-from tasks.run_dir import latest_at, latest_run
+from tasks.run_dir import latest_at, latest_run, read_request
 
 INTERVAL_S = 2.0
+LAST_RETRIES = 2
+"""Within 6 seconds, of what is not told again later."""
 LOG = logging.getLogger("headrace.watch")
 
 
@@ -39,9 +42,9 @@ def is_served() -> bool:
 
 
 @contextmanager
-def _expendable() -> Iterator[None]:
+def _expendable(num_retries: int = 0) -> Iterator[None]:
     """Tell the server something in the body: one try, for a server that is away may delay nobody."""
-    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: num_retries}):
         try:
             yield
         except Exception as error:  # noqa: BLE001  what ails the server must not reach the stage
@@ -77,6 +80,8 @@ class _Follower:
         self._before = latest_at(root, stage)
         self._path: Path | None = None
         self._offset = 0
+        self._entry: dict[str, Any] | None = None
+        """Of the last progress, until it is shown."""
         self._artifact: UUID | None = None
         self._is_linked = False
         self._job_page = ""
@@ -85,14 +90,19 @@ class _Follower:
         ended = False
         while not ended:
             ended = stopped.wait(INTERVAL_S)
-            with _expendable():
-                entry = self._newest()
-                if entry is not None:
-                    self._show(entry)
+            with _expendable(LAST_RETRIES if ended else 0):
+                self._entry = self._newest() or self._entry
+                if self._entry is not None:
+                    self._show(dict(self._entry))
+                    self._entry = None
                 self._show_job()
                 if self._path is not None and not self._is_linked:
-                    note_path = self._path.with_name("mirror.json")
-                    self._is_linked = link_to_mlflow(note_path, self._stage)
+                    self._is_linked = self._link(self._path.parent)
+
+    def _link(self, run_dir: Path) -> bool:
+        request = read_request(run_dir)
+        begun_at = request.get("begun_at") or request.get("requested_at")
+        return link_to_mlflow(run_dir / "mirror.json", self._stage, begun_at=begun_at)
 
     def _newest(self) -> dict[str, Any] | None:
         """The last progress line since the last call."""
@@ -123,9 +133,9 @@ class _Follower:
             return
         page = job_page(told["job"], told["history"])
         if page != self._job_page:
-            self._job_page = page
             key = f"{self._stage.replace('_', '-')}-job"
             create_markdown_artifact(page, key=key, description=told["history"][-1][1])
+            self._job_page = page
 
     def _show(self, entry: dict[str, Any]) -> None:
         done, total, unit, left_s = (entry.pop(key) for key in ("done", "total", "unit", "left_s"))
@@ -147,10 +157,11 @@ def job_page(job: str, history: Sequence[tuple[float, str]]) -> str:
     return "\n".join(lines)
 
 
-def run_url(note_path: Path) -> str | None:
+def run_url(note_path: Path, begun_at: Json = None) -> str | None:
     """The page of the MLflow run that a mirror's note names; None if MLflow is no server, or has none.
 
-    The note's server has no password in it.
+    None also if the note is of what began at another time than `begun_at` (any, if that is None):
+    computed again from the start, it has another run. The note's server has no password in it.
     """
     try:
         note = json.loads(note_path.read_text(encoding="utf-8"))
@@ -161,27 +172,32 @@ def run_url(note_path: Path) -> str | None:
         return None
     if not server.startswith("http") or not run_id:
         return None
+    if begun_at is not None and note.get("begun_at") != begun_at:
+        return None
     return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
 
 
-def link_to_mlflow(note_path: Path, name: str, wait_s: float = 0.0) -> bool:
-    """A link on the run's page to the MLflow run whose mirror's note is at `note_path`; False if none.
+def link_to_mlflow(note_path: Path, name: str, wait_s: float = 0.0, begun_at: Json = None) -> bool:
+    """Whether a link to the MLflow run whose mirror's note is at `note_path` is on the run's page.
 
-    Waits so long for the note: the mirror takes seconds to start, and a run may be faster.
+    Waits so long for the note: the mirror takes seconds to start, and a run may be faster. With
+    `begun_at` as in `run_url`.
     """
     if not is_served() or not os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http"):
         return False
     deadline = time.monotonic() + wait_s
-    url = run_url(note_path)
+    url = run_url(note_path, begun_at)
     while url is None and time.monotonic() < deadline:
         time.sleep(0.5)
-        url = run_url(note_path)
-    if url:
-        key = f"{name.replace('_', '-')}-mlflow"
-        text = f"{name} in MLflow"
-        with _expendable():
-            create_link_artifact(url, link_text=text, key=key, description=text)
-    return url is not None
+        url = run_url(note_path, begun_at)
+    if url is None:
+        return False
+    key = f"{name.replace('_', '-')}-mlflow"
+    text = f"{name} in MLflow"
+    with _expendable(LAST_RETRIES if wait_s else 0):
+        create_link_artifact(url, link_text=text, key=key, description=text)
+        return True
+    return False
 
 
 def show_result(root: Path) -> None:
@@ -192,7 +208,7 @@ def show_result(root: Path) -> None:
     text = (folder / "results.md").read_text(encoding="utf-8")
     picture = folder / "results.png"
     page = result_page(text, picture.read_bytes() if picture.exists() else None)
-    with _expendable():
+    with _expendable(LAST_RETRIES):
         create_markdown_artifact(
             page, key="results", description="base, SFT, DPO and quantized model"
         )

@@ -1,7 +1,8 @@
 """Ends Jobs that nobody waits for any more: their flow run was cancelled, or has ended without them.
 
 A flow that was killed leaves its Job running, for the next one to adopt. If none comes, it would
-hold its GPUs to the end.
+hold its GPUs to the end. Of a flow run that Prefect does not know, since it was deleted there or had a
+temporary server, the record below `runs/flows/` tells; without one it is another project's.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
@@ -16,6 +18,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
 
 from components.errors import InfraError
+from tasks import flow_record
 from tasks.cluster import api
 from tasks.cluster.api import Api, Object, connect, namespace_of
 from tasks.cluster.cancel import cancel
@@ -37,18 +40,22 @@ class Ended:
     at: float
 
 
-async def watch(settings: Settings) -> None:
+async def watch(settings: Settings, home: Path) -> None:
     """Look every few seconds, for ever; what ails a server is said and tried again."""
+    over: dict[str, float] = {}
     while True:
         try:
-            await reap(await asyncio.to_thread(connect), settings)
+            await reap(await asyncio.to_thread(connect), settings, home, over)
         except Exception as error:  # noqa: BLE001  it must go on looking, whatever ails the servers
             LOG.warning("Jobs without a flow are not looked for: %s", error)
         await asyncio.sleep(INTERVAL_S)
 
 
-async def reap(server: Api, settings: Settings) -> list[str]:
-    """End what is to be ended now, side by side, and return the names of the Jobs that were."""
+async def reap(server: Api, settings: Settings, home: Path, over: dict[str, float]) -> list[str]:
+    """End what is to be ended now, side by side, and return the names of the Jobs that were.
+
+    `over` keeps between two calls when (Unix seconds) a flow run was first seen to be gone.
+    """
     path = namespace_of(api.JOBS, settings.namespace)
     jobs = (await asyncio.to_thread(server.get, path))["items"]
     running = {
@@ -56,7 +63,7 @@ async def reap(server: Api, settings: Settings) -> list[str]:
         for job in jobs
         if not finished(job) and (flow_run := _flow_run(job))
     }
-    ends = await _ends(set(running.values()))
+    ends = await _ends(set(running.values()), home, over)
     names = overdue(running, ends, time.time(), settings.keep_s)
     ends_now = (
         _end_job(server, settings, name, _grace_s(jobs, name) + settings.lost_s) for name in names
@@ -87,17 +94,28 @@ def overdue(
     return found
 
 
-async def _ends(flow_runs: set[str]) -> dict[str, Ended]:
+async def _ends(flow_runs: set[str], home: Path, over: dict[str, float]) -> dict[str, Ended]:
     found = {}
     async with get_client() as client:
         for flow_run in flow_runs:
             try:
                 end = _end(await client.read_flow_run(UUID(flow_run)))
-            except (ObjectNotFound, ValueError):  # of another server: not ours to judge
+            except ValueError:  # none of ours
                 continue
+            except ObjectNotFound:
+                end = _end_on_record(home, flow_run, over)
             if end:
                 found[flow_run] = end
     return found
+
+
+def _end_on_record(home: Path, flow_run: str, over: dict[str, float]) -> Ended | None:
+    """Whoever was killed could not say when: the patience begins when it is seen first."""
+    path = flow_record.record_path(home, flow_run)
+    record = flow_record.read(path)
+    if record is None or not flow_record.is_over(path, record):
+        return None
+    return Ended(False, record.ended_at or over.setdefault(flow_run, time.time()))
 
 
 def _end(run: FlowRun) -> Ended | None:

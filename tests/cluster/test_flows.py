@@ -150,13 +150,13 @@ def test_jobs_of_a_cancelled_flow_run_are_ended_when_the_flow_could_not(
         wait_for(lambda: running_pod(place))
         process.kill()
         process.communicate()
-        assert asyncio.run(reaper.reap(connect(), settings)) == []
+        assert asyncio.run(reaper.reap(connect(), settings, place.root, {})) == []
         (row,) = rows(connect(), place.namespace)
         assert (row.stage, row.state, row.nodes, row.flow_run) == (
             "source", "running", "dev-1", flow_run,
         )  # fmt: skip
         asyncio.run(set_state(flow_run, Cancelled()))
-        (name,) = asyncio.run(reaper.reap(connect(), settings))
+        (name,) = asyncio.run(reaper.reap(connect(), settings, place.root, {}))
     assert name.startswith("source-")
     assert jobs(place) == []
 
@@ -169,7 +169,7 @@ def test_jobs_of_flow_runs_that_another_server_knows_are_left_alone(
     wait_for(lambda: running_pod(place))
     with temporary_settings({PREFECT_API_URL: prefect_api}):
         settings = Settings(namespace=place.namespace, keep_s=0.001)
-        assert asyncio.run(reaper.reap(connect(), settings)) == []
+        assert asyncio.run(reaper.reap(connect(), settings, place.root, {})) == []
     let_go(place)
     process.communicate(timeout=240)
     assert outcome_of(place, "source")["kind"] == "ok"

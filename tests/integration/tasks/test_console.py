@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tasks import outcome
+from tasks import flow_record, outcome
 from tasks.flow_record import FlowRecord, record_path
 from tasks.watch import run_url
 from tests.integration.tasks import pages, toy
 from tests.integration.tasks.consoles import Console
-from tests.integration.tasks.processes import pods_of, started_run, wait_for
+from tests.integration.tasks.processes import pods_of, started_run, wait_for, working_in
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -124,6 +124,15 @@ def test_a_failure_is_in_the_runs_message_with_the_end_of_the_log(console: Conso
     assert "Traceback" in state["message"]
 
 
+def test_a_promotion_has_a_record_of_how_it_ended(console: Console) -> None:
+    run = console.start("promote")
+    assert console.end_of(run)["type"] == "FAILED"
+    record = flow_record.read(flow_record.record_path(console.project, run))
+    assert record is not None
+    assert (record.flow, record.state) == ("promote", "FAILED")
+    assert record.ended_at is not None
+
+
 def test_runs_with_other_params_are_experiments_side_by_side_and_leave_the_project_alone(
     console: Console,
 ) -> None:
@@ -210,6 +219,26 @@ def let_a_dead_flow_be_found(console: Console, like: str) -> None:
     outcome.write_json(path, vars(record))
     wait_for(lambda: console.state(run)["type"] == "CRASHED", 180)
     path.unlink()
+
+
+def test_a_run_goes_on_when_the_process_that_served_it_is_killed_and_replaced(
+    console: Console,
+) -> None:
+    toy.set_param(console.project, "left", text="O")
+    with toy.held(console.project):
+        run = console.start("pipeline")
+        wait_for(lambda: pods_of(console.project), 180)
+        pods = pods_of(console.project)
+        (serving,) = working_in(console.project, "-m flows.deployments")
+        os.kill(serving, signal.SIGKILL)
+        wait_for(lambda: serving not in working_in(console.project))
+        assert console.headrace("up").returncode == 0
+        let_a_dead_flow_be_found(console, run)
+        assert console.state(run)["type"] == "RUNNING"
+        assert pods_of(console.project) == pods
+    assert console.end_of(run)["type"] == "COMPLETED", console.state(run)
+    assert toy.text_of(console.project, "join") == "sOsrj"
+    toy.set_param(console.project, "left", text="l")
 
 
 def test_a_run_started_with_the_buttons_ends_before_ones_eyes_and_its_artifacts_open(

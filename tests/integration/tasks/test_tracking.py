@@ -17,6 +17,7 @@ from mlflow.exceptions import MlflowException
 
 from tasks import mirror, outcome
 from tasks.mirror import Round, mirror_all
+from tasks.mirror_note import Sent
 from tasks.outcome import Outcome
 from tasks.process import started_ticks
 from tasks.publish import LOCK
@@ -349,6 +350,12 @@ def test_a_flow_whose_process_is_gone_was_killed(root: Path, client: MlflowClien
     assert mirror.flow_record.has_ended(path)
 
 
+def test_a_flow_without_stages_has_no_run(root: Path, client: MlflowClient) -> None:
+    record(root, "f", flow="promote")
+    assert mirror_all(client, root) == OVER
+    assert runs(client) == []
+
+
 def test_a_flow_of_another_machine_is_not_called_dead(root: Path, client: MlflowClient) -> None:
     path = record(root, "f", ended_at=None, state="RUNNING", states={}, ticks=1, node="elsewhere")
     assert mirror_all(client, root).num_open == 1
@@ -376,6 +383,48 @@ def test_files_that_are_cut_off_or_of_another_version_hold_up_nothing(
     assert (run.info.status, run.data.metrics["a"]) == ("FINISHED", 3.0)
     (flow,) = runs(client, kind="flow")
     assert flow.data.tags["headrace.flow_run"] == "whole"
+
+
+def test_what_was_sent_whole_is_not_opened_again_until_a_file_of_it_or_the_store_changes(
+    root: Path, client: MlflowClient, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, failed, unfinished = record(root, "f"), ask(root), ask(root, "join")
+    end(failed, "infra")
+    opened: list[str] = []
+    read_request, read_record = mirror.read_request, mirror.flow_record.read
+
+    def request(run_dir: Path) -> dict[str, Any]:
+        opened.append(run_dir.parent.name)
+        return read_request(run_dir)
+
+    def flow(record: Path) -> Any:
+        opened.append(record.stem)
+        return read_record(record)
+
+    monkeypatch.setattr(mirror, "read_request", request)
+    monkeypatch.setattr(mirror.flow_record, "read", flow)
+
+    def round_opens(sent: Sent, by: MlflowClient = client) -> set[str]:
+        opened.clear()
+        mirror_all(by, root, sent)
+        return set(opened)
+
+    sent: Sent = {}
+    with held(unfinished):
+        assert round_opens(sent) == {"f", "left", "join"}
+        assert round_opens(sent) == {"join"}
+        assert round_opens({}) == {"f", "left", "join"}
+        ask(root, attempt=2)
+        assert round_opens(sent) == {"left", "join"}
+        end(failed, "bug", attempt=2)
+        (failed / "mirror.json").unlink()
+        assert round_opens(sent) == {"left", "join"}
+        assert round_opens(sent) == {"join"}
+        os.utime(path)
+        assert round_opens(sent) == {"f", "join"}
+        other = client_of(root, empty_store, "other.db")
+        assert round_opens(sent, other) == {"f", "left", "join"}
+        assert round_opens(sent, other) == {"join"}
 
 
 def test_a_deleted_experiment_is_one_line(root: Path, client: MlflowClient) -> None:

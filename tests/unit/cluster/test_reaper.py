@@ -2,8 +2,11 @@
 
 import asyncio
 import copy
+import json
 import logging
+import os
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +18,8 @@ from tasks.cluster import api, cancel, reaper
 from tasks.cluster.api import namespace_of
 from tasks.cluster.reaper import CANCELLED_GRACE_S, Ended, overdue
 from tasks.config import Settings
+from tasks.flow_record import FlowRecord, record_path
+from tasks.process import started_ticks
 from tests.unit.cluster.recordings import document
 from tests.unit.cluster.servers import lists, refuses, routed, says
 
@@ -76,6 +81,27 @@ def test_a_flow_run_without_a_state_goes_on() -> None:
     assert reaper._end(FlowRun(flow_id="0" * 32)) is None
 
 
+@pytest.mark.parametrize(
+    ("values", "end"),
+    [
+        ({"ended_at": 7.0}, Ended(False, 7.0)),
+        ({"ticks": 1}, Ended(False, 5.0)),  # killed: since it was seen first
+        ({}, None),  # this very process
+        (None, None),  # another project's
+    ],
+)
+def test_of_a_flow_run_that_prefect_does_not_know_its_record_tells(
+    tmp_path: Path, values: dict[str, float] | None, end: Ended | None
+) -> None:
+    pid = os.getpid()
+    made = FlowRecord("f", 1.0, os.uname().nodename, pid, started_ticks(pid) or 0)
+    path = record_path(tmp_path, "f")
+    path.parent.mkdir(parents=True)
+    if values is not None:
+        path.write_text(json.dumps(vars(made) | values))
+    assert reaper._end_on_record(tmp_path, "f", {"f": 5.0}) == end
+
+
 def job(name: str, flow_run: str | None, status: dict[str, Any] | None = None) -> dict[str, Any]:
     made: dict[str, Any] = copy.deepcopy(document("running")["job"])
     made["metadata"]["name"] = name
@@ -87,13 +113,13 @@ def job(name: str, flow_run: str | None, status: dict[str, Any] | None = None) -
 
 
 def test_all_that_is_overdue_is_ended_though_one_of_them_cannot_be(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Prefect's answers are given; the Kubernetes that is asked and told is a server."""
     monkeypatch.setattr(cancel, "POLL_S", 0.005)
     asked: list[set[str]] = []
 
-    async def ends(flow_runs: set[str]) -> dict[str, Ended]:
+    async def ends(flow_runs: set[str], home: Path, over: dict[str, float]) -> dict[str, Ended]:
         asked.append(flow_runs)
         return {"over": Ended(False, 0.0)}
 
@@ -112,7 +138,7 @@ def test_all_that_is_overdue_is_ended_though_one_of_them_cannot_be(
         ("DELETE", f"{path}/ended"): [says({})],
     }
     with routed(routes) as (server, of), caplog.at_level(logging.WARNING, "headrace.reaper"):
-        names = asyncio.run(reaper.reap(of, Settings(namespace="n", lost_s=1)))
+        names = asyncio.run(reaper.reap(of, Settings(namespace="n", lost_s=1), tmp_path, {}))
         assert len(server.was_asked("DELETE", f"{path}/ended")) == 1
     assert asked == [{"over", "goes on"}]
     assert names == ["ended"]
@@ -122,14 +148,14 @@ def test_all_that_is_overdue_is_ended_though_one_of_them_cannot_be(
 
 
 def test_a_round_that_fails_does_not_end_the_watch(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(reaper, "INTERVAL_S", 0.001)
     monkeypatch.setenv("KUBECONFIG", "/absent")
 
     async def for_a_while() -> None:
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(reaper.watch(Settings()), 0.05)
+            await asyncio.wait_for(reaper.watch(Settings(), tmp_path), 0.05)
 
     with caplog.at_level(logging.WARNING, "headrace.reaper"):
         asyncio.run(for_a_while())

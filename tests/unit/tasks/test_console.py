@@ -1,11 +1,20 @@
-"""What the console starts, by what the environment gives."""
+"""What the console starts, by what the environment gives; and what it ends before that."""
 
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from tasks.config import load_settings
-from tasks.console import services
+from components.errors import UserError
+from tasks.config import Settings, load_settings
+from tasks.console import Started, folder, services, up
+from tasks.process import started_ticks
 
 OURS = ("--backend-store-uri", "--default-artifact-root")
 
@@ -30,3 +39,28 @@ def test_a_store_of_a_teams_own_is_left_to_the_environment(
 def test_a_server_of_a_teams_own_is_not_started(tmp_path: Path) -> None:
     given = {"PREFECT_API_URL": "http://a/api", "MLFLOW_TRACKING_URI": "http://b"}
     assert [one.name for one in services(tmp_path, load_settings(), given)] == ["deployments"]
+
+
+def test_a_serving_process_that_died_leaves_its_flow_runs_to_go_on(tmp_path: Path) -> None:
+    """What a server left holds its port, and is ended before `up` looks whether the port is free."""
+    folder(tmp_path).mkdir(parents=True)
+    left = {name: orphan(tmp_path, name) for name in ("deployments", "mlflow")}
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        settings = Settings(prefect_port=busy.getsockname()[1])
+        with pytest.raises(UserError, match=r"prefect: 127\.0\.0\.1"):
+            up(tmp_path, settings, {"MLFLOW_TRACKING_URI": "http://b"})
+    running = {name: started_ticks(pid) is not None for name, pid in left.items()}
+    os.kill(left["deployments"], signal.SIGKILL)
+    assert running == {"deployments": True, "mlflow": False}
+
+
+def orphan(root: Path, service: str) -> int:
+    """The PID of a process whose group's leader, a service that `up` had started, is gone."""
+    code = "import subprocess; print(subprocess.Popen(['sleep', '20'], stdout=-3).pid)"
+    leader = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    said = leader.communicate()[0]
+    item = Started(service, leader.pid, 1, "")
+    (folder(root) / f"{service}.json").write_text(json.dumps(asdict(item)))
+    return int(said)

@@ -1,0 +1,47 @@
+"""A real Prefect server that is away for longer than Prefect's own runner waits, under a running flow."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.integration.tasks import toy
+from tests.integration.tasks.consoles import Console
+from tests.integration.tasks.processes import pods_of, wait_for, working_in
+
+pytestmark = pytest.mark.timeout(600)
+
+AWAY_S = 15.0
+"""Prefect's runner ends at the third poll without an answer: each 2 s, if a call is tried once."""
+
+
+def test_a_server_that_is_away_for_long_ends_neither_the_serving_process_nor_its_runs(
+    project: Path,
+) -> None:
+    console = Console(project)
+    console.ports["PREFECT_CLIENT_MAX_RETRIES"] = "0"
+    toy.set_param(project, "left", text="P", num_steps=600, step_s=0.05)
+    assert console.headrace("up").returncode == 0
+    try:
+        run = console.start("pipeline")
+        wait_for(lambda: pods_of(project), 60)
+        known = working_in(project, "-m flows.deployments").keys(), pods_of(project)
+        server = json.loads((project / ".headrace/console/prefect.json").read_text())["pid"]
+        os.kill(server, signal.SIGTERM)
+        wait_for(lambda: not Path(f"/proc/{server}").exists(), 30)
+        time.sleep(AWAY_S)
+        assert (working_in(project, "-m flows.deployments").keys(), pods_of(project)) == known
+        assert console.headrace("up").returncode == 0
+        assert console.end_of(run)["type"] == "COMPLETED", console.state(run)
+        toy.set_param(project, "left", text="Q", num_steps=600, step_s=0.05)
+        run = console.start("pipeline")
+        wait_for(lambda: pods_of(project), 60)
+        cancelling = {"type": "CANCELLING", "name": "Cancelling"}
+        console.call(f"/flow_runs/{run}/set_state", {"state": cancelling})
+        wait_for(lambda: not pods_of(project), 60)
+        assert console.end_of(run)["type"] == "CANCELLED"
+    finally:
+        console.headrace("down")
