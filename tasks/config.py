@@ -207,6 +207,7 @@ def set_environment_defaults(environ: MutableMapping[str, str], root: Path) -> N
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a busy machine takes its time
         "MLFLOW_TRACKING_URI": f"sqlite:///{home_root(root) / 'mlflow.db'}",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # anyone may register a version
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # its own 7 are over four minutes without a word
         "DO_NOT_TRACK": "1",

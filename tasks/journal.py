@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
-from components.errors import InfraError
+from components.errors import InfraError, UserError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -64,14 +64,17 @@ def append(client: "MlflowClient", entry: Entry, position: int) -> bool:
 
 def show(client: "MlflowClient", model: str, position: int, entry: Entry) -> None:
     """Put the entry on the model's page, and so say that the alias has been moved."""
-    text = f"{entry.at} {entry.action} {entry.before or 'none'} -> {entry.after}"
-    client.set_registered_model_tag(
-        model, TAG + _name(position), f"{text} by {entry.who}: {entry.why}"
-    )
+    client.set_registered_model_tag(model, TAG + _name(position), _text(entry))
 
 
-def is_shown(tags: dict[str, str], position: int) -> bool:
-    return TAG + _name(position) in tags
+def is_shown(tags: dict[str, str], position: int, entry: Entry) -> bool:
+    """Whether its tag is there; one of an earlier journal, under the same number, is not its own."""
+    return tags.get(TAG + _name(position)) == _text(entry)
+
+
+def _text(entry: Entry) -> str:
+    move = f"{entry.before or 'none'} -> {entry.after}"
+    return f"{entry.at} {entry.action} {move} by {entry.who}: {entry.why}"
 
 
 def champions(entries: Sequence[Entry]) -> list[str]:
@@ -95,7 +98,11 @@ def _name(position: int) -> str:
 
 
 def _run(client: "MlflowClient") -> str:
-    """The run that holds the entries; made by whoever is first to make its experiment."""
+    """The run that holds the entries; made by whoever is first to make its experiment.
+
+    Raises UserError if somebody deleted it: an empty one in its place would lose the record.
+    """
+    from mlflow.entities import LifecycleStage, ViewType
     from mlflow.exceptions import MlflowException
 
     try:
@@ -109,13 +116,27 @@ def _run(client: "MlflowClient") -> str:
         raise InfraError(
             f"MLflow's experiment {EXPERIMENT!r} vanished", "restore it in MLflow's UI"
         )
+    if experiment.lifecycle_stage == LifecycleStage.DELETED:
+        raise UserError(
+            f"the record of promotions, MLflow's experiment {EXPERIMENT!r}, is deleted",
+            f"`mlflow experiments restore --experiment-id {experiment.experiment_id}` it",
+        )
     deadline = time.monotonic() + WAIT_S
     while True:
         runs = client.search_runs(
-            [experiment.experiment_id], order_by=["attributes.start_time ASC"], max_results=1
+            [experiment.experiment_id],
+            run_view_type=ViewType.ALL,
+            order_by=["attributes.start_time ASC"],
+            max_results=1,
         )
         if runs:
-            return str(runs[0].info.run_id)
+            run_id = str(runs[0].info.run_id)
+            if runs[0].info.lifecycle_stage == LifecycleStage.DELETED:
+                raise UserError(
+                    f"the record of promotions, MLflow's run {run_id}, is deleted",
+                    f"`mlflow runs restore --run-id {run_id}` it",
+                )
+            return run_id
         if time.monotonic() > deadline:  # its maker was killed in between
             return str(client.create_run(experiment.experiment_id, run_name="journal").info.run_id)
         time.sleep(0.2)

@@ -1,18 +1,14 @@
-"""Moving the alias `champion`: through the gates, back again, and on the record."""
+"""Promotion through the gates, going back, and the table of both."""
 
-import getpass
 import json
-import socket
 import tempfile
-import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.contract import STAGES
-from components.errors import StageError, UserError
+from components.errors import DataError, UserError
 from components.gates.promotion import (
     Verdict,
     judge_answers,
@@ -22,16 +18,19 @@ from components.gates.promotion import (
     table,
 )
 from tasks import journal
-from tasks.journal import Action, Entry
+from tasks.champion import ALIAS, move, settle
+from tasks.journal import Entry
+from tasks.mlflow_faults import NOT_THERE, download_faults_typed, mlflow_faults_typed
 from tasks.registry import MODEL_NAME, generate
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+    from mlflow.entities.model_registry import ModelVersion
 
-ALIAS = "champion"
 METRIC = "metric."
 """What the tags of a version that hold figures begin with."""
+NAMES_NOTHING = (NOT_THERE, "INVALID_PARAMETER_VALUE")
+"""MLflow's codes for a number or a name that is none, or names nothing."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +47,13 @@ class Promotion:
         return f"`{MODEL_NAME}` version {self.version} {said}.\n\n{table(self.rows)}"
 
 
+@mlflow_faults_typed()
 def promote(root: Path, version: str = "", override: str = "", who: str = "") -> Promotion:
     """Take `version` (the newest if empty) through gates.yaml; move the alias if all hold.
 
     With a reason in `override` it is moved although some do not hold. Raises UserError if there is
-    no such version, or if another promotion came first.
+    no such version, or if the champion was changed meanwhile; InfraError, without a verdict, if
+    MLflow or its files are away.
     """
     from mlflow import MlflowClient
 
@@ -74,10 +75,11 @@ def promote(root: Path, version: str = "", override: str = "", who: str = "") ->
         client.set_model_version_tag(MODEL_NAME, candidate.version, f"gates.{name}", value)
     if moved:
         why = "all gates passed" if passed else f"override: {override}"
-        _move(client, entries, "promote", result.champion, result.version, who, why)
+        move(client, entries, "promote", result.champion, result.version, who, why)
     return result
 
 
+@mlflow_faults_typed()
 def rollback(why: str, who: str = "") -> Entry:
     """Make the champion before the present one champion again. Raises UserError if there is none."""
     from mlflow import MlflowClient
@@ -89,92 +91,28 @@ def rollback(why: str, who: str = "") -> Entry:
     if not earlier:
         raise UserError("there is no champion to go back to", "`headrace models` shows the record")
     target = _version(client, earlier[-1])
-    return _move(client, entries, "rollback", present, str(target.version), who, why)
-
-
-def settle(client: "MlflowClient") -> list[Entry]:
-    """All entries, after what the last one says is done and the alias is where they say it is.
-
-    An entry whose mover was killed before the alias moved is carried out now; an alias that somebody
-    moved by hand is entered as such.
-    """
-    entries = journal.read(client)
-    try:
-        model = client.get_registered_model(MODEL_NAME)
-    except Exception as error:
-        raise UserError(
-            f"no model {MODEL_NAME!r} is registered", "`headrace run` makes one"
-        ) from error
-    if entries and not journal.is_shown(model.tags, len(entries)):
-        _carry_out(client, len(entries), entries[-1])
-        model = _model(client)
-    present = str(model.aliases.get(ALIAS, ""))
-    recorded = (journal.champions(entries) or [""])[-1]
-    if present != recorded:
-        entry = _entry("by hand", recorded, present, "somebody with access to MLflow", "found so")
-        if not journal.append(client, entry, len(entries) + 1):
-            return settle(client)
-        journal.show(client, MODEL_NAME, len(entries) + 1, entry)
-        entries = [*entries, entry]
-    return entries
-
-
-def _move(
-    client: "MlflowClient",
-    entries: Sequence[Entry],
-    action: Action,
-    before: str,
-    after: str,
-    who: str,
-    why: str,
-) -> Entry:
-    entry = _entry(action, before, after, who or f"{getpass.getuser()}@{socket.gethostname()}", why)
-    position = len(entries) + 1
-    if not journal.append(client, entry, position):
-        first = journal.read(client)[position - 1]
-        raise UserError(
-            f"{first.who} was first: {first.action} {first.before or 'none'} -> {first.after} "
-            f"at {first.at}",
-            "look at the new champion, then try again",
-        )
-    _carry_out(client, position, entry)
-    return entry
-
-
-def _carry_out(client: "MlflowClient", position: int, entry: Entry) -> None:
-    if entry.after:
-        client.set_registered_model_alias(MODEL_NAME, ALIAS, entry.after)
-    journal.show(client, MODEL_NAME, position, entry)
-
-
-def _entry(action: Action, before: str, after: str, who: str, why: str) -> Entry:
-    at = datetime.now(UTC).isoformat(timespec="seconds")
-    return Entry(action, before, after, who, why[: journal.MAX_WHY_CHARS], at, uuid.uuid4().hex)
-
-
-def _model(client: "MlflowClient") -> "RegisteredModel":
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_registered_model(MODEL_NAME)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        raise UserError(
-            f"no model {MODEL_NAME!r} is registered", "`headrace run` makes one"
-        ) from error
+    return move(client, entries, "rollback", present, str(target.version), who, why)
 
 
 def _version(client: "MlflowClient", version: str) -> "ModelVersion":
-    found = client.search_model_versions(
-        f"name = '{MODEL_NAME}'", order_by=["version_number DESC"], max_results=1000
-    )
-    for item in found:
-        if not version or str(item.version) == version:
-            return item
-    raise UserError(
-        f"{MODEL_NAME} has no version {version}".rstrip(), "`headrace models` lists them"
-    )
+    """The version of that number; the newest if empty. Raises UserError if there is none."""
+    from mlflow.exceptions import MlflowException
+
+    if not version:
+        found = client.search_model_versions(
+            f"name = '{MODEL_NAME}'", order_by=["version_number DESC"], max_results=1
+        )
+        if not found:
+            raise UserError(f"{MODEL_NAME} has no version", "`headrace run` makes one")
+        return found[0]
+    try:
+        return client.get_model_version(MODEL_NAME, version)
+    except MlflowException as error:
+        if error.error_code not in NAMES_NOTHING:
+            raise
+        raise UserError(
+            f"{MODEL_NAME} has no version {version}", "`headrace models` lists them"
+        ) from error
 
 
 def version_of(client: "MlflowClient", uri: str) -> "ModelVersion":
@@ -187,6 +125,8 @@ def version_of(client: "MlflowClient", uri: str) -> "ModelVersion":
     try:
         return client.get_model_version_by_alias(name, alias)
     except MlflowException as error:
+        if error.error_code not in NAMES_NOTHING:
+            raise
         raise UserError(f"{uri}: no such alias", "`headrace models` lists what there is") from error
 
 
@@ -199,15 +139,16 @@ def _figures(version: "ModelVersion") -> dict[str, float]:
 
 
 def _failed_expectations(client: "MlflowClient", version: "ModelVersion") -> dict[str, int | None]:
-    """From the stages' reports, which were kept with the version."""
-    from mlflow.exceptions import MlflowException
+    """From the stages' reports, which were kept with the version; None where there is none.
 
+    Raises InfraError if their store is away.
+    """
     failed: dict[str, int | None] = dict.fromkeys(STAGES)
     with tempfile.TemporaryDirectory() as folder:
-        try:
+        with download_faults_typed(f"the reports of {MODEL_NAME} version {version.version}"):
+            if not _keeps(client, version, "reports"):
+                return failed
             path = Path(client.download_artifacts(str(version.run_id), "reports", folder))
-        except (MlflowException, OSError):
-            return failed
         for stage in STAGES:
             report = path / f"{stage}.json"
             if report.exists():
@@ -217,14 +158,27 @@ def _failed_expectations(client: "MlflowClient", version: "ModelVersion") -> dic
     return failed
 
 
+def _keeps(client: "MlflowClient", version: "ModelVersion", folder: str) -> bool:
+    """Whether the run that registered the version is there, with files in `folder`."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return bool(client.list_artifacts(str(version.run_id), folder))
+    except MlflowException as error:
+        if error.error_code not in NAMES_NOTHING:
+            raise
+        return False
+
+
 def _ask(version: "ModelVersion", prompts: list[str]) -> Verdict:
     try:
         answers = generate(f"models:/{MODEL_NAME}/{version.version}", prompts, max_new_tokens=32)
-    except (StageError, OSError) as error:
-        return Verdict("answers from the registry", str(error)[:200], "", "every prompt", False)
+    except DataError as error:
+        return Verdict("answers from the registry", error.message, "", "every prompt", False)
     return judge_answers(prompts, answers)
 
 
+@mlflow_faults_typed()
 def models(root: Path) -> str:
     """The versions, the newest first, and the record of promotions, as a table for a terminal.
 

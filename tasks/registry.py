@@ -8,37 +8,40 @@ import argparse
 import json
 import os
 import re
+import shutil
+import socket
 import sys
-import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.contract import Json
-from components.errors import InfraError, StageError, UserError
-from components.redaction import redacted
+from components.errors import DataError, InfraError, StageError, UserError, disk_error
 from tasks import config, outcome
 from tasks.flow_record import git_commit
 from tasks.key import digest_tree
 from tasks.launch import prepare
 from tasks.locks import locked
+from tasks.mlflow_faults import NOT_THERE, download_faults_typed, first_line, registry_uri
 from tasks.mlflow_run import open_store
 from tasks.publish import publish_tree
 from tasks.run_dir import flatten
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 MODEL_NAME = "headrace"
 WEIGHTS = {"model": "artifacts/dpo/model", "quantized": "artifacts/quantize/model"}
 TRIAL_PROMPT = "What does the operation CreateBucket do?"
 
 
+FOLDER = Path("runs", "registry")
+"""In the project: a note of each registered version, and what one that is being made is made of."""
 REPRODUCE = ("params.yaml", "dvc.yaml", "dvc.lock")
 """What it takes to compute a version again: `git checkout`, these three, and `dvc pull` or `dvc repro`."""
-USERS_FAULTS = (
-    "RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "BAD_REQUEST", "PERMISSION_DENIED",
-    "UNAUTHENTICATED", "ENDPOINT_NOT_FOUND",
-)  # fmt: skip
-"""MLflow's codes for what no waiting mends."""
 
 
 @dataclass(frozen=True)
@@ -59,36 +62,32 @@ def register(root: Path) -> tuple[Registered, bool]:
     """Register the evaluated model unless its version exists; say which it is and whether it is new.
 
     The version is found again by the evaluation's key, so doing it twice, at once, or after a kill
-    in between, gives one version in each registry. Raises InfraError if MLflow does not take it.
+    in between, gives one version in each registry. MLflow is asked each time: its database may have
+    been wiped, or the version deleted. Raises InfraError if MLflow does not take it.
     """
+    from mlflow.exceptions import MlflowException
+
     key = prepare(root, "evaluate").run.key
     place = registry_uri()
-    folder = config.home_root(root) / "runs" / "registry"
+    folder = config.home_root(root) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / ".lock"):  # a second one waits, and then finds the first one's
         known = read_note(folder / f"{key}.json")
-        if known is not None and known.registry == place:
-            return known, False
-        from mlflow.exceptions import MlflowException
-
         try:
-            version = find_version(key) or _create_version(root, key)
+            version = find_version(key)
+            if known is not None and (known.registry, known.version) == (place, version):
+                return known, False
+            version = version or _create_version(root, key)
             uri = f"models:/{MODEL_NAME}/{version}"
             answer = generate(uri, [TRIAL_PROMPT])[0]
         except (MlflowException, OSError, StageError) as error:
             raise InfraError(
-                f"the registry did not take the model: {_first_line(error)}",
+                f"the registry did not take the model: {first_line(error)}",
                 "the model is safe in artifacts/; `headrace run` registers it when MLflow answers",
             ) from error
         registered = Registered(uri, version, key, TRIAL_PROMPT, answer, place)
         outcome.write_json(folder / f"{key}.json", asdict(registered))
     return registered, True
-
-
-def registry_uri() -> str:
-    """Where versions go, without user and password. Asks no MLflow, whose import takes seconds."""
-    uri = os.environ.get("MLFLOW_REGISTRY_URI") or os.environ.get("MLFLOW_TRACKING_URI", "")
-    return config.without_password(uri)
 
 
 def read_note(path: Path) -> Registered | None:
@@ -124,7 +123,16 @@ def _only_version(key: str, version: str, run_id: str) -> str:
     return oldest
 
 
+def _end_killed(client: "MlflowClient", experiment_id: str, origin: str) -> None:
+    """End the runs of registrations that were killed: those from `origin` that still run."""
+    text = "tags.`headrace.kind` = 'register' and attributes.status = 'RUNNING'"
+    for run in client.search_runs([experiment_id], text):
+        if run.data.tags.get("headrace.origin") == origin:
+            client.set_terminated(run.info.run_id, "KILLED")
+
+
 def _create_version(root: Path, key: str) -> str:
+    """To be called by one process of the project at a time."""
     import mlflow
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
@@ -145,14 +153,16 @@ def _create_version(root: Path, key: str) -> str:
     results = json.loads((root / "reports" / "evaluate.json").read_text(encoding="utf-8"))
     metrics = {name: v for name, v in flatten(results).items() if isinstance(v, int | float)}
     tags = version_tags(root, key)
-    with tempfile.TemporaryDirectory(dir=root / "runs") as folder:
+    home = config.home_root(root)
+    origin = f"{socket.gethostname()}:{home}"  # other projects may be registering versions too
+    _end_killed(mlflow.MlflowClient(), store.experiment_id, origin)
+    mark = {"headrace.kind": "register", "headrace.origin": origin}
+    with _empty_folder(home / FOLDER / ".staged") as folder:
         # MLflow names an artifact by its folder's last part, and both are called `model`.
-        staged = {name: Path(folder) / name for name in WEIGHTS}
+        staged = {name: folder / name for name in WEIGHTS}
         for name, path in WEIGHTS.items():
             publish_tree(root / path, staged[name])
-        with mlflow.start_run(
-            run_name=f"register {key}", tags={"headrace.kind": "register"} | tags
-        ):
+        with mlflow.start_run(run_name=f"register {key}", tags=mark | tags):
             mlflow.log_metrics({name: float(value) for name, value in metrics.items()})
             for page in ("results.md", "results.png", "samples.md"):
                 if (root / "artifacts" / "evaluate" / page).exists():
@@ -181,6 +191,17 @@ def _create_version(root: Path, key: str) -> str:
             model_id=info.model_id,
         )
     return _only_version(key, str(version.version), info.run_id)
+
+
+@contextmanager
+def _empty_folder(path: Path) -> Iterator[Path]:
+    """Removed afterwards, and before: a kill may have left one."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _ensure_name() -> str:
@@ -229,33 +250,40 @@ def _requirements(*names: str) -> list[str]:
 def generate(uri: str, prompts: list[str], **params: Any) -> list[str]:
     """Answers of a registered version, loaded from the registry and nowhere else.
 
-    Raises UserError for an address that is none or names nothing, InfraError if MLflow is away.
+    Raises UserError for an address that is none or names nothing, InfraError if MLflow or its files
+    are away, DataError if the version does not load or answer.
     """
     if not re.fullmatch(r"models:/[^/@]+(/[^/]+|@[^/]+)", uri):
         raise UserError(f"{uri}: no address of a model", f"as in models:/{MODEL_NAME}/1")
     import mlflow
+
+    with download_faults_typed(uri):
+        _require_version(uri)
+        folder = mlflow.artifacts.download_artifacts(artifact_uri=uri)
+    try:
+        answers: Json = mlflow.pyfunc.load_model(folder).predict(prompts, params=params)
+        return [str(answer) for answer in answers]
+    except MemoryError:
+        raise
+    except Exception as error:  # a version brings code of its own
+        raise disk_error(error, Path(folder)) or DataError(
+            f"{uri} in {registry_uri()} does not answer: {first_line(error)}",
+            "`headrace models` lists the others",
+        ) from error
+
+
+def _require_version(uri: str) -> None:
     from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
 
     try:
-        model = mlflow.pyfunc.load_model(uri)
-    except (MlflowException, OSError) as error:
-        where = f"{uri} in {registry_uri()}"
-        code = getattr(error, "error_code", "")
-        if code == "RESOURCE_DOES_NOT_EXIST":
-            raise UserError(f"{where}: no such version", "`headrace models` lists them") from error
-        if code in USERS_FAULTS:
-            raise UserError(
-                f"{where}: {_first_line(error)}", "mend the address, or MLFLOW_TRACKING_URI"
-            ) from error
-        raise InfraError(
-            f"{where} cannot be loaded: {_first_line(error)}", "try again when MLflow answers"
+        ModelsArtifactRepository.get_underlying_uri(uri)
+    except MlflowException as error:
+        if error.error_code != NOT_THERE:
+            raise
+        raise UserError(
+            f"{uri} in {registry_uri()}: no such version", "`headrace models` lists them"
         ) from error
-    answers: Json = model.predict(prompts, params=params)
-    return [str(answer) for answer in answers]
-
-
-def _first_line(error: Exception) -> str:
-    return redacted((str(error).splitlines() or [type(error).__name__])[0])[:300]
 
 
 def main() -> int:

@@ -15,6 +15,7 @@ from tasks import dvc, outcome
 from tasks.config import home_root
 from tasks.dag import ARTIFACTS, read_dag, select
 from tasks.locks import held, if_free, this_process
+from tasks.mlflow_faults import download_faults_typed, mlflow_faults_typed
 from tasks.promotion import version_of
 from tasks.registry import MODEL_NAME, REPRODUCE
 from tasks.run_dir import flatten
@@ -63,6 +64,7 @@ class Reproduction:
         return "\n".join([*lines, f"{MODEL_NAME} version {self.version}: {self.verdict}"])
 
 
+@mlflow_faults_typed()
 def reproduce(
     root: Path, uri: str, first: str, max_se: float, say: Callable[[str], object] = print
 ) -> Reproduction:
@@ -71,7 +73,7 @@ def reproduce(
     Nothing is taken from DVC's run cache: every stage from `first` on is executed. One that was
     stopped is gone on with; of two at once the second waits, and then computes all of it again.
     Raises UserError if the version does not say where it came from, DataError if its data or code is
-    not to be had.
+    not to be had, InfraError if MLflow or its files are away.
     """
     from mlflow import MlflowClient
 
@@ -180,16 +182,14 @@ def _clone(home: Path, folder: Path, commit: str) -> None:
 
 
 def _fetch_files(client: "MlflowClient", run_id: str, folder: Path) -> None:
-    from mlflow.exceptions import MlflowException
-
-    for name in REPRODUCE:
-        try:
-            path = client.download_artifacts(run_id, f"reproduce/{name}")
-        except (MlflowException, OSError) as error:
-            raise UserError(
-                f"the version keeps no {name}", "it was registered before versions kept it"
-            ) from error
-        shutil.copy(path, folder / name)
+    with download_faults_typed(f"what MLflow's run {run_id} keeps"):
+        kept = {file.path for file in client.list_artifacts(run_id, "reproduce")}
+        for name in REPRODUCE:
+            if f"reproduce/{name}" not in kept:
+                raise UserError(
+                    f"the version keeps no {name}", "it was registered before versions kept it"
+                )
+            shutil.copy(client.download_artifacts(run_id, f"reproduce/{name}"), folder / name)
 
 
 def _require_same_code(folder: Path) -> None:

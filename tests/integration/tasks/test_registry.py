@@ -1,6 +1,9 @@
 """The registry with a real store and a small real model."""
 
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -10,8 +13,9 @@ from types import SimpleNamespace
 import pytest
 from mlflow import MlflowClient
 
-from components.errors import InfraError, StageError, UserError
+from components.errors import DataError, InfraError, StageError, UserError
 from tasks import registry
+from tasks.mlflow_faults import registry_uri
 from tasks.registry import generate, register
 from tests.small_models import write_model
 
@@ -116,9 +120,58 @@ def test_another_server_gets_a_version_of_its_own(
     )
 
 
+def test_a_version_that_is_gone_from_its_registry_is_registered_again(
+    root: Path, empty_store: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick(monkeypatch)
+    register(root)
+    assert register(root)[1] is False
+    MlflowClient().delete_model_version("headrace", "1")
+    registered, new = register(root)
+    assert (registered.version, new, versions()) == ("2", True, [2])
+    use_store(root, "mlflow.db", empty_store, monkeypatch)  # wiped
+    registered, new = register(root)
+    assert (registered.version, new, versions()) == ("1", True, [1])
+
+
+def test_a_registration_after_a_killed_one_ends_its_run_and_clears_its_files(root: Path) -> None:
+    program = (
+        "import os, signal, sys, mlflow\n"
+        "from pathlib import Path\n"
+        "from tasks import registry\n"
+        "mlflow.pyfunc.log_model = lambda **_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "registry._create_version(Path.cwd(), 'k')\n"
+    )
+    died = subprocess.run([sys.executable, "-c", program], cwd=root, check=False)
+    assert died.returncode == -signal.SIGKILL
+    staged = root / registry.FOLDER / ".staged"
+    assert sorted(path.name for path in staged.iterdir()) == ["model", "quantized"]
+    client = MlflowClient()
+    others = client.create_run(
+        "1", tags={"headrace.kind": "register", "headrace.origin": "another:/project"}
+    )
+    register(root)
+    states = sorted(run.info.status for run in client.search_runs(["1"]))
+    assert states == ["FINISHED", "KILLED", "RUNNING"]
+    assert client.get_run(others.info.run_id).info.status == "RUNNING"
+    assert not staged.exists()
+    assert not list((root / "runs").glob("tmp*"))
+
+
+def test_weights_that_were_cut_short_are_the_versions_fault(root: Path) -> None:
+    register(root)
+    (weights,) = root.glob("mlruns/**/artifacts/model/*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(
+        DataError, match=r"models:/headrace/1 in sqlite.* does not answer"
+    ) as caught:
+        generate("models:/headrace/1", ["?"])
+    assert len(caught.value.line.splitlines()) == 1
+
+
 def test_the_note_names_the_server_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@mlflow.example:8000/x")
-    assert registry.registry_uri() == "https://mlflow.example:8000/x"
+    assert registry_uri() == "https://mlflow.example:8000/x"
 
 
 def test_two_registrations_at_once_give_one_version(

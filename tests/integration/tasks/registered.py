@@ -1,0 +1,76 @@
+"""A real MLflow registry in a folder, with versions that answer."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+
+from components.contract import STAGES
+from tasks.champion import ALIAS
+from tasks.registry import MODEL_NAME
+
+GATES = """
+against_champion: {loss.dpo: {better: lower, min_gain_se: -1}}
+bounds: {loss.dpo: {min: null, max: 2.0}}
+max_failed_expectations: 0
+prompts: [Hello?]
+"""
+ANSWERS = """
+import mlflow
+from mlflow.pyfunc.model import PythonModel
+
+class Answers(PythonModel):
+    def predict(self, context, model_input, params=None):
+        return ["Hello." for _ in model_input]
+
+mlflow.models.set_model(Answers())
+"""
+SIGNATURE = ModelSignature(
+    Schema([ColSpec("string")]),
+    Schema([ColSpec("string")]),
+    ParamSchema([ParamSpec("max_new_tokens", "long", 1)]),
+)
+
+
+@contextmanager
+def registry_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """`folder` with gates.yaml and an empty registry that the environment names, while the body runs."""
+    (folder / "gates.yaml").write_text(GATES)
+    (folder / "answers.py").write_text(ANSWERS)
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    mlflow.set_tracking_uri(uri)
+    mlflow.create_experiment("models", (folder / "mlruns").as_uri())
+    MlflowClient().create_registered_model(MODEL_NAME)
+    try:
+        yield folder
+    finally:
+        mlflow.set_tracking_uri(None)  # else it outweighs what later tests' environment says
+
+
+def register(project: Path, loss: float, num_failed: int = 0, se: float = 0.1) -> str:
+    mlflow.set_experiment("models")
+    with mlflow.start_run():
+        for stage in STAGES:
+            mlflow.log_dict(
+                {"contract": {"num_failed": num_failed if stage == "dedup" else 0}},
+                f"reports/{stage}.json",
+            )
+        info = mlflow.pyfunc.log_model(
+            name="model", python_model=str(project / "answers.py"), signature=SIGNATURE,
+            pip_requirements=[],
+        )  # fmt: skip
+    tags = {"metric.loss.dpo": str(loss), "metric.loss_se.dpo": str(se)}
+    version = MlflowClient().create_model_version(
+        MODEL_NAME, info.model_uri, run_id=info.run_id, tags=tags, model_id=info.model_id
+    )
+    return str(version.version)
+
+
+def champion() -> str:
+    return str(MlflowClient().get_registered_model(MODEL_NAME).aliases.get(ALIAS, ""))
