@@ -20,11 +20,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from components.section import parse_yaml, read_yaml
+from tests import mirrored
 from tests.integration.tasks import toy
 from tests.integration.tasks.consoles import free_ports
 from tests.integration.tasks.processes import working_in
@@ -104,7 +104,7 @@ def run_trials(folder: Path, count: int, seed: int, targets: tuple[str, ...]) ->
                 f"after {trial.after_s:5.1f} s  {'hit' if trial.hit else 'missed':<6}  {verdict}",
                 flush=True,
             )
-        trials[-1].faults += differences_in_mlflow(project, f"http://127.0.0.1:{mlflow}")
+        trials[-1].faults += mirrored.differences(project, f"http://127.0.0.1:{mlflow}")
     finally:
         headrace(project, "down", ports)
     return trials
@@ -282,38 +282,6 @@ def params_texts(project: Path) -> dict[str, str]:
     """Each stage's own text, as the params have it."""
     params = read_yaml(project / "params.yaml")
     return {stage: params[stage]["text"] for stage in toy.STAGES}
-
-
-def differences_in_mlflow(project: Path, address: str) -> list[str]:
-    """What MLflow has of all runs that it should not have, once the mirror has sent everything."""
-    from mlflow import MlflowClient
-
-    toy.run(project, "flock", "runs/.mirror.lock", "true")
-    toy.run(project, sys.executable, "-m", "tasks.tracking", MLFLOW_TRACKING_URI=address)
-    client = MlflowClient(address)
-    experiment = client.get_experiment_by_name("headrace")
-    runs = client.search_runs([experiment.experiment_id], max_results=10_000)
-    faults = [
-        f"MLflow: {run.info.run_name} is still {run.info.status}"
-        for run in runs
-        if run.info.status not in ("FINISHED", "FAILED", "KILLED")
-    ]
-    stage_runs = [run for run in runs if "headrace.stage_key" in run.data.tags]
-    of_key = Counter(
-        (run.data.tags["headrace.stage"], run.data.tags["headrace.stage_key"]) for run in stage_runs
-    )
-    outputs = {
-        (path.parts[-3], path.parts[-2]) for path in (project / "runs").glob("*/*/request.json")
-    }
-    faults += [f"MLflow: {num} runs for {'/'.join(key)}" for key, num in of_key.items() if num > 1]
-    if set(of_key) != outputs:
-        faults.append(f"MLflow: no run, or no output, of {set(of_key) ^ outputs}")
-    unfinished = [run.info.run_name for run in stage_runs if run.info.status != "FINISHED"]
-    if unfinished:
-        faults.append(f"MLflow: not finished: {unfinished}")
-    if client.search_registered_models():
-        faults.append("MLflow: a model is registered, of stages that evaluate none")
-    return faults
 
 
 def headrace(
