@@ -1,7 +1,8 @@
-"""A runner that outlives its Prefect server being away, and so do the flow runs that it has started.
+"""A runner that outlives its Prefect server being away, and serves on when it is back.
 
-Prefect's own gives up after three polls without an answer, ends its flow runs and itself; and the
-poll for cancelled runs, which takes the place of a lost websocket, ends for good (3.8.8).
+Prefect's own gives up after three polls without an answer: it takes on no more flow runs, and ends
+when those it has have ended; and the poll for cancelled runs, which takes the place of a lost
+websocket, ends for good (3.8.8).
 """
 
 import asyncio

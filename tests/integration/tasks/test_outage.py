@@ -15,10 +15,10 @@ from tests.integration.tasks.processes import pods_of, wait_for, working_in
 pytestmark = pytest.mark.timeout(600)
 
 AWAY_S = 15.0
-"""Prefect's runner ends at the third poll without an answer: each 2 s, if a call is tried once."""
+"""Prefect's runner gives up at the third poll without an answer: each 2 s, if a call is tried once."""
 
 
-def test_a_server_that_is_away_for_long_ends_neither_the_serving_process_nor_its_runs(
+def test_after_a_server_was_away_for_long_its_runs_go_on_and_new_ones_start_and_are_cancelled(
     project: Path,
 ) -> None:
     console = Console(project)
