@@ -61,10 +61,10 @@ def main() -> int:
     except StageError as error:
         result = _refusal(root, stage, error)
     if not result.ok:
-        _restore(root, stage)
         with suppress(OSError):  # whoever would read it may be gone
             for line in outcome.said(result):
                 print(line, file=sys.stderr)
+        _restore(root, stage)
     if not os.environ.get(FLOW_RUN):  # a flow has its own mirror
         start_mirror(root)
     return result.exit_code

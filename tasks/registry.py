@@ -1,16 +1,9 @@
-"""The MLflow registry: a version of `headrace` for every evaluated model, and answers from it.
+"""The MLflow registry: a version of `headrace` for every evaluated model, and answers from it."""
 
-python -m tasks.registry register
-python -m tasks.registry generate models:/headrace/1 "What does the operation ... do?"
-"""
-
-import argparse
 import json
-import os
 import re
 import shutil
 import socket
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -284,39 +277,3 @@ def _require_version(uri: str) -> None:
         raise UserError(
             f"{uri} in {registry_uri()}: no such version", "`headrace models` lists them"
         ) from error
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m tasks.registry",
-        description="Register the evaluated model; ask a registered one.",
-    )
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("register", help="register the evaluated model, once")
-    ask = verbs.add_parser("generate", help="print a registered model's answer")
-    ask.add_argument("uri", help="models:/headrace/<n>")
-    ask.add_argument("prompt")
-    ask.add_argument("--max-new-tokens", type=int, default=128)
-    ask.add_argument("--temperature", type=float, default=0.0)
-    ask.add_argument("--weights", choices=tuple(WEIGHTS), default="model")
-    arguments = parser.parse_args()
-    config.set_environment_defaults(os.environ, Path.cwd())
-    try:
-        if arguments.verb == "register":
-            registered, new = register(Path.cwd())
-            print(f"{registered.uri} {'registered' if new else 'is there already'}")
-        else:
-            how = {
-                "max_new_tokens": arguments.max_new_tokens,
-                "temperature": arguments.temperature,
-                "weights": arguments.weights,
-            }
-            print(generate(arguments.uri, [arguments.prompt], **how)[0])
-    except StageError as error:
-        print(f"{error.kind} error: {error.message}\n{error.hint}", file=sys.stderr)
-        return error.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
