@@ -79,14 +79,22 @@ def test_a_killed_flow_leaves_its_job_to_the_next_one(place: Place, prefect_api:
     process.communicate()
     wait_for(lambda: is_held_after(place, 15))  # what the flow began goes on
     assert running_pod(place) == pod
+    (killed,) = records(place)
+    assert flow_run_of_source(place) == killed["id"]
+    again = begin(place, prefect_api)
+    wait_for(lambda: flow_run_of_source(place) != killed["id"], 240)
     let_go(place)
-    said, _ = (again := begin(place, prefect_api)).communicate(timeout=240)
+    said, _ = again.communicate(timeout=240)
     assert again.returncode == 0, said
     assert outcome_of(place, "source")["attempt"] == 1
     assert len(jobs(place)) == 4
+    (newest,) = [record["id"] for record in records(place) if record["id"] != killed["id"]]
+    assert flow_run_of_source(place) == newest
+
+
+def flow_run_of_source(place: Place) -> str:
     (source,) = [job for job in jobs(place) if job["metadata"]["name"].startswith("source")]
-    (newest,) = [record for record in records(place) if record["ended_at"]]
-    assert source["metadata"]["annotations"]["headrace.dev/flow-run"] == newest["id"]
+    return str(source["metadata"]["annotations"]["headrace.dev/flow-run"])
 
 
 def test_a_flow_that_is_interrupted_ends_its_job_and_the_next_one_goes_on(
