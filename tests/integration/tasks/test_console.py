@@ -235,7 +235,7 @@ def test_a_run_goes_on_when_the_process_that_served_it_is_killed_and_replaced(
         assert console.headrace("up").returncode == 0
         let_a_dead_flow_be_found(console, run)
         assert console.state(run)["type"] == "RUNNING"
-        assert pods_of(console.project) == pods
+        assert set(pods) <= set(pods_of(console.project))
     assert console.end_of(run)["type"] == "COMPLETED", console.state(run)
     assert toy.text_of(console.project, "join") == "sOsrj"
     toy.set_param(console.project, "left", text="l")
