@@ -10,6 +10,7 @@ import pytest
 
 from tests.cluster import projects
 from tests.cluster.overlay import is_ours
+from tests.integration.tasks.consoles import Console
 from tests.integration.tasks.prefect_server import serving
 
 ON_ANY_CLUSTER = "test_any_cluster"
@@ -75,3 +76,13 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a Prefect server in the cluster's network."""
     with serving(tmp_path_factory.mktemp("prefect")) as address:
         yield address
+
+
+@pytest.fixture
+def console(place: Place) -> Iterator[Console]:
+    """The console of the place's project, running."""
+    running = Console(place.root)
+    said = running.headrace("up", **place.variables)
+    assert said.returncode == 0, said.stdout
+    yield running
+    running.headrace("down")

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -113,15 +112,6 @@ def test_a_flow_that_is_interrupted_ends_its_job_and_the_next_one_goes_on(
     assert again.returncode == 0, said
     assert_each_step_once(place)
     assert toy.text_of(place.root, "source") == "s"
-
-
-@pytest.fixture
-def console(place: Place) -> Iterator[Console]:
-    running = Console(place.root)
-    said = running.headrace("up", **place.variables)
-    assert said.returncode == 0, said.stdout
-    yield running
-    running.headrace("down")
 
 
 @pytest.mark.timeout(600)

@@ -17,15 +17,6 @@ pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture
-def console(place: Place) -> Iterator[Console]:
-    running = Console(place.root)
-    said = running.headrace("up", **place.variables)
-    assert said.returncode == 0, said.stdout
-    yield running
-    running.headrace("down")
-
-
-@pytest.fixture
 def page() -> Iterator[Page]:
     with pages.chromium() as browser:
         opened = browser.new_page(viewport={"width": 1400, "height": 1100})
