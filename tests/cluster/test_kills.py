@@ -12,4 +12,4 @@ SEED = 2049
 def test_whatever_is_killed_the_same_command_again_finishes_the_job(prefect_api: str) -> None:
     trials = kill.run_trials(5, SEED, kill.TARGETS, prefect_api)
     assert [trial for trial in trials if trial.faults] == []
-    assert sum(bool(trial.hit) for trial in trials) >= 4
+    assert sum(bool(trial.hit) for trial in trials) >= 3
