@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from components.errors import UserError
 from tasks import journal
 from tasks.journal import Action, Entry
-from tasks.mlflow_faults import NOT_THERE
+from tasks.mlflow_faults import NOT_THERE, absence_typed
 from tasks.registry import MODEL_NAME
 
 if TYPE_CHECKING:
@@ -112,13 +112,5 @@ def _entry(action: Action, before: str, after: str, who: str, why: str) -> Entry
 
 
 def _model(client: "MlflowClient") -> "RegisteredModel":
-    from mlflow.exceptions import MlflowException
-
-    try:
+    with absence_typed(f"no model {MODEL_NAME!r} is registered", "`headrace run` makes one"):
         return client.get_registered_model(MODEL_NAME)
-    except MlflowException as error:
-        if error.error_code != NOT_THERE:
-            raise
-        raise UserError(
-            f"no model {MODEL_NAME!r} is registered", "`headrace run` makes one"
-        ) from error

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from components.errors import InfraError, StageError
 from tasks import outcome
+from tasks.locks import is_held
 from tasks.process import is_running, started_ticks
 
 if TYPE_CHECKING:
@@ -151,11 +152,9 @@ def _hold(path: Path) -> None:
 def _is_released(lock: Path) -> bool:
     """Whether nobody holds the lock; one that is not there says nothing."""
     try:
-        with lock.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return not is_held(lock)
     except OSError:
         return False
-    return True
 
 
 def record_paths(home: Path) -> list[Path]:

@@ -47,9 +47,15 @@ def if_free(path: Path) -> Iterator[bool]:
         yield _taken(file.fileno())
 
 
-def _taken(descriptor: int) -> bool:
+def is_held(path: Path) -> bool:
+    """Whether anybody holds the lock `path`. Raises FileNotFoundError where there is none."""
+    with path.open("rb") as file:
+        return not _taken(file.fileno(), fcntl.LOCK_SH)  # who else looks is not in the way
+
+
+def _taken(descriptor: int, how: int = fcntl.LOCK_EX) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -1,7 +1,7 @@
 """What MLflow and the store of its files raise, as typed errors of one line, without passwords."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from components.errors import InfraError, StageError, UserError
@@ -35,6 +35,19 @@ def mlflow_faults_typed() -> Iterator[None]:
             f"MLflow at {place} does not answer: {first_line(error)}",
             "start it (`headrace up` starts one here), or mend MLFLOW_TRACKING_URI; then try again",
         ) from error
+
+
+@contextmanager
+def absence_typed(message: str, hint: str, codes: Collection[str] = (NOT_THERE,)) -> Iterator[None]:
+    """Raise UserError for what MLflow says in the body is not there, by these codes of its."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code not in codes:
+            raise
+        raise UserError(message, hint) from error
 
 
 @contextmanager

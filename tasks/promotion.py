@@ -20,7 +20,7 @@ from components.gates.promotion import (
 from tasks import journal
 from tasks.champion import ALIAS, move, settle
 from tasks.journal import Entry
-from tasks.mlflow_faults import NOT_THERE, download_faults_typed, mlflow_faults_typed
+from tasks.mlflow_faults import NOT_THERE, absence_typed, download_faults_typed, mlflow_faults_typed
 from tasks.registry import MODEL_NAME, generate
 
 if TYPE_CHECKING:
@@ -96,8 +96,6 @@ def rollback(why: str, who: str = "") -> Entry:
 
 def _version(client: "MlflowClient", version: str) -> "ModelVersion":
     """The version of that number; the newest if empty. Raises UserError if there is none."""
-    from mlflow.exceptions import MlflowException
-
     if not version:
         found = client.search_model_versions(
             f"name = '{MODEL_NAME}'", order_by=["version_number DESC"], max_results=1
@@ -105,29 +103,20 @@ def _version(client: "MlflowClient", version: str) -> "ModelVersion":
         if not found:
             raise UserError(f"{MODEL_NAME} has no version", "`headrace run` makes one")
         return found[0]
-    try:
+    nothing = f"{MODEL_NAME} has no version {version}"
+    with absence_typed(nothing, "`headrace models` lists them", NAMES_NOTHING):
         return client.get_model_version(MODEL_NAME, version)
-    except MlflowException as error:
-        if error.error_code not in NAMES_NOTHING:
-            raise
-        raise UserError(
-            f"{MODEL_NAME} has no version {version}", "`headrace models` lists them"
-        ) from error
 
 
 def version_of(client: "MlflowClient", uri: str) -> "ModelVersion":
     """The version that `models:/headrace/3` or `models:/headrace@champion` names."""
-    from mlflow.exceptions import MlflowException
-
     name, at, alias = uri.removeprefix("models:/").partition("@")
     if not at:
         return _version(client, uri.rpartition("/")[2])
-    try:
+    with absence_typed(
+        f"{uri}: no such alias", "`headrace models` lists what there is", NAMES_NOTHING
+    ):
         return client.get_model_version_by_alias(name, alias)
-    except MlflowException as error:
-        if error.error_code not in NAMES_NOTHING:
-            raise
-        raise UserError(f"{uri}: no such alias", "`headrace models` lists what there is") from error
 
 
 def _figures(version: "ModelVersion") -> dict[str, float]:

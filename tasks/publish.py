@@ -1,14 +1,12 @@
 """Publishing: what a stage wrote becomes visible whole or not at all."""
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from components.errors import disk_faults_typed
-from tasks import outcome
-from tasks.locks import if_free
+from tasks import locks, outcome
 
 LOCK = ".lock"
 """In a run's folder: held by whoever works on that attempt."""
@@ -97,20 +95,14 @@ def _has_files(folder: Path) -> bool:
 def is_held(run: Path) -> bool:
     """Whether anyone works on the attempt in `run`; one without a lock file was never begun."""
     try:
-        file = (run / LOCK).open("rb")
+        return locks.is_held(run / LOCK)
     except FileNotFoundError:
         return False
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 def _drop(run: Path) -> bool:
     """Whether nobody works on it, so that it could be dropped."""
-    with if_free(run / LOCK) as is_free:
+    with locks.if_free(run / LOCK) as is_free:
         for name in ("out", "work", "pods") if is_free else ():
             remove(run / name)
     return is_free

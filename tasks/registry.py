@@ -18,7 +18,12 @@ from tasks.flow_record import git_commit
 from tasks.key import digest_tree
 from tasks.launch import prepare
 from tasks.locks import locked
-from tasks.mlflow_faults import NOT_THERE, download_faults_typed, first_line, registry_uri
+from tasks.mlflow_faults import (
+    absence_typed,
+    download_faults_typed,
+    first_line,
+    registry_uri,
+)
 from tasks.mlflow_run import open_store
 from tasks.publish import publish_tree
 from tasks.run_dir import flatten
@@ -266,14 +271,8 @@ def generate(uri: str, prompts: list[str], **params: Any) -> list[str]:
 
 
 def _require_version(uri: str) -> None:
-    from mlflow.exceptions import MlflowException
     from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
 
-    try:
+    nothing = f"{uri} in {registry_uri()}: no such version"
+    with absence_typed(nothing, "`headrace models` lists them"):
         ModelsArtifactRepository.get_underlying_uri(uri)
-    except MlflowException as error:
-        if error.error_code != NOT_THERE:
-            raise
-        raise UserError(
-            f"{uri} in {registry_uri()}: no such version", "`headrace models` lists them"
-        ) from error
