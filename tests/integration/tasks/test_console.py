@@ -38,6 +38,15 @@ def console(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         running.headrace("down")
 
 
+@pytest.fixture(autouse=True)
+def params_of_the_template(console: Console) -> Iterator[None]:
+    """What a test sets in params.yaml goes with it, so that no test needs the one before it."""
+    path = console.project / "params.yaml"
+    before = path.read_bytes()
+    yield
+    path.write_bytes(before)
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with pages.chromium() as opened:
@@ -118,7 +127,6 @@ def page_in_mlflow(console: Console, run: str) -> str | None:
 def test_a_failure_is_in_the_runs_message_with_the_end_of_the_log(console: Console) -> None:
     toy.set_param(console.project, "right", fate="bug")
     state = console.end_of(console.start("pipeline"))
-    toy.set_param(console.project, "right", fate="ok")
     assert state["type"] == "FAILED"
     assert "bug error: ZeroDivisionError: by zero" in state["message"]
     assert "Traceback" in state["message"]
@@ -206,7 +214,6 @@ def test_a_killed_flow_is_called_crashed_and_a_stopped_one_is_not(console: Conso
         assert "RUNNING" not in states.values()
         assert states["left"] == "CRASHED"
         wait_for(lambda: not pods_of(console.project))
-    toy.set_param(console.project, "left", text="l")
 
 
 def let_a_dead_flow_be_found(console: Console, like: str) -> None:
@@ -238,7 +245,6 @@ def test_a_run_goes_on_when_the_process_that_served_it_is_killed_and_replaced(
         assert set(pods) <= set(pods_of(console.project))
     assert console.end_of(run)["type"] == "COMPLETED", console.state(run)
     assert toy.text_of(console.project, "join") == "sOsrj"
-    toy.set_param(console.project, "left", text="l")
 
 
 def test_a_run_started_with_the_buttons_ends_before_ones_eyes_and_its_artifacts_open(
@@ -305,7 +311,6 @@ def test_a_run_cancelled_in_its_menu_stops_its_stage(
         expect(page.get_by_text("Cancelled", exact=True)).to_be_visible()
         pages.shoot(page, "cancelled", tmp_path)
         wait_for(lambda: not pods_of(console.project))
-    toy.set_param(console.project, "source", text="C", num_steps=10)
 
 
 def test_the_result_is_a_page_with_its_table_and_its_picture(
