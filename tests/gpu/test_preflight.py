@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from components.preflight.__main__ import main
@@ -49,6 +50,7 @@ def test_the_child_measures_bandwidth_and_products_of_every_gpu() -> None:
     assert all(figure.wrong == 0 and figure.tflops > 1 for figure in measured.matmuls)
 
 
+@pytest.mark.usefixtures("unused_gpus")
 def test_a_healthy_gpu_passes_everything_and_its_recording_is_judged_alike(tmp_path: Path) -> None:
     recording, log, again = tmp_path / "gpu.json", tmp_path / "log", tmp_path / "again"
     count = f"--gpus={len(GPUS)}"
