@@ -86,16 +86,21 @@ async def _tell_one(client: PrefectClient, record: FlowRecord) -> None:
     if run.state is None or run.state.type not in UNFINISHED:
         return
     state = _end(record, run.state.type)
-    running = await client.read_task_runs(
-        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])),
+    await end_run(client, run.id, state)
+    LOG.info("flow run %s: %s", run.name, state.message)
+
+
+async def end_run(client: PrefectClient, run: UUID, state: State) -> None:
+    """Give a flow run, and those of its tasks that have not ended, this final state."""
+    unfinished = await client.read_task_runs(
+        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run])),
         task_run_filter=TaskRunFilter(
             state=TaskRunFilterState(type=TaskRunFilterStateType(any_=list(UNFINISHED)))
         ),
     )
-    for task_run in running:
+    for task_run in unfinished:
         await client.set_task_run_state(task_run.id, state, force=True)
-    await client.set_flow_run_state(run.id, state, force=True)
-    LOG.info("flow run %s: %s", run.name, state.message)
+    await client.set_flow_run_state(run, state, force=True)
 
 
 def _end(record: FlowRecord, known: StateType) -> State:

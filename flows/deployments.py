@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prefect.types.entrypoint import EntrypointType
 
-from flows import dead_flows
+from flows import cancelled, dead_flows
 from flows.one_stage import one_stage
 from flows.patient_runner import PatientRunner
 from flows.pipeline import pipeline
@@ -37,7 +37,9 @@ async def serve(root: Path) -> None:
     )
     outcome.write_json(console.folder(root) / console.READY, {"pid": os.getpid()})
     home = config.home_root(root)
-    watches = (dead_flows.watch(home), _reap(config.load_settings(), home))
+    watches = (
+        dead_flows.watch(home), cancelled.watch(home), _reap(config.load_settings(), home),
+    )  # fmt: skip
     tasks = [asyncio.create_task(watch) for watch in watches]
     await serving
     for task in tasks:

@@ -148,6 +148,14 @@ def started_ticks(pid: int) -> int | None:
     return None if state in "ZX" else int(fields[18])
 
 
+def parent_of(pid: int) -> int | None:
+    """The PID of the process's parent; None if the process is gone."""
+    try:
+        return int(_stat(Path(f"/proc/{pid}"))[1])
+    except OSError:
+        return None
+
+
 def _stat(folder: Path) -> list[str]:
     """What /proc says of a process after its name, which may hold blanks: state, parent, group, ..."""
     return (folder / "stat").read_text().rpartition(")")[2].split()

@@ -172,9 +172,7 @@ def test_a_cancelled_run_stops_its_stage_and_a_new_run_goes_on_from_its_checkpoi
         run = console.start("one-stage", stage="source")
         attempt = wait_for(lambda: started_run(console.project / "runs" / "source"), 180)
         wait_for(lambda: logged_steps(attempt) == [*range(5)])
-        console.call(
-            f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}}
-        )
+        cancel(console, run)
         wait_for(lambda: not pods_of(console.project))
         assert console.end_of(run)["type"] == "CANCELLED"
     assert json.loads((attempt / "outcome.json").read_text())["kind"] == "infra"
@@ -193,14 +191,7 @@ def logged_steps(attempt: Path) -> list[int]:
 def test_a_killed_flow_is_called_crashed_and_a_stopped_one_is_not(console: Console) -> None:
     toy.set_param(console.project, "left", text="D")
     with toy.held(console.project):
-        flow = subprocess.Popen(
-            [sys.executable, "-m", "tasks.cli", "run"], cwd=console.project,
-            env=toy.environment() | console.ports,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        wait_for(lambda: pods_of(console.project), 180)
-        running = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
-        (run,) = [item["id"] for item in console.call("/flow_runs/filter", running)]
+        flow, run = run_in_a_terminal(console)
         flow.send_signal(signal.SIGSTOP)
         for _ in range(2):  # the second is found at a later look than the first
             let_a_dead_flow_be_found(console, run)
@@ -233,18 +224,71 @@ def test_a_run_goes_on_when_the_process_that_served_it_is_killed_and_replaced(
 ) -> None:
     toy.set_param(console.project, "left", text="O")
     with toy.held(console.project):
-        run = console.start("pipeline")
-        wait_for(lambda: pods_of(console.project), 180)
-        pods = pods_of(console.project)
-        (serving,) = working_in(console.project, "-m flows.deployments")
-        os.kill(serving, signal.SIGKILL)
-        wait_for(lambda: serving not in working_in(console.project))
-        assert console.headrace("up").returncode == 0
+        run, pods = served_by_a_process_that_is_gone(console)
         let_a_dead_flow_be_found(console, run)
         assert console.state(run)["type"] == "RUNNING"
-        assert set(pods) <= set(pods_of(console.project))
+        assert pods <= set(pods_of(console.project))
     assert console.end_of(run)["type"] == "COMPLETED", console.state(run)
     assert toy.text_of(console.project, "join") == "sOsrj"
+
+
+def test_a_run_is_cancelled_that_another_process_served(console: Console) -> None:
+    toy.set_param(console.project, "left", text="P")
+    with toy.held(console.project):
+        run, _ = served_by_a_process_that_is_gone(console)
+        cancelled_with_its_stage(console, run)
+
+
+def test_a_run_from_a_terminal_is_cancelled_also_when_it_is_stopped_there(
+    console: Console,
+) -> None:
+    toy.set_param(console.project, "left", text="Q")
+    with toy.held(console.project):
+        for is_stopped in (False, True):
+            flow, run = run_in_a_terminal(console)
+            if is_stopped:
+                flow.send_signal(signal.SIGSTOP)
+            cancelled_with_its_stage(console, run)
+            assert (flow.wait() == -signal.SIGKILL) == is_stopped
+
+
+def served_by_a_process_that_is_gone(console: Console) -> tuple[str, set[int]]:
+    """A flow run in the middle of a stage, and its pods; another process serves by now."""
+    run = console.start("pipeline")
+    wait_for(lambda: pods_of(console.project), 180)
+    pods = set(pods_of(console.project))
+    (serving,) = working_in(console.project, "-m flows.deployments")
+    os.kill(serving, signal.SIGKILL)
+    wait_for(lambda: serving not in working_in(console.project))
+    assert console.headrace("up").returncode == 0
+    return run, pods
+
+
+def run_in_a_terminal(console: Console) -> "tuple[subprocess.Popen[bytes], str]":
+    """The process and the id of a flow run in the middle of a stage."""
+    flow = subprocess.Popen(
+        [sys.executable, "-m", "tasks.cli", "run"], cwd=console.project,
+        env=toy.environment() | console.ports,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    wait_for(lambda: pods_of(console.project), 180)
+    running = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
+    (run,) = [str(item["id"]) for item in console.call("/flow_runs/filter", running)]
+    return flow, run
+
+
+def cancelled_with_its_stage(console: Console, run: str) -> None:
+    cancel(console, run)
+    wait_for(lambda: not pods_of(console.project), 60)
+    wait_for(lambda: console.state(run)["type"] == "CANCELLED", 60)
+    tasks = {task["name"]: task["state"]["type"] for task in console.of_run(run, "task_runs")}
+    assert not {"PENDING", "RUNNING"} & set(tasks.values()), tasks
+
+
+def cancel(console: Console, run: str) -> None:
+    """As the button does."""
+    state = {"type": "CANCELLING", "name": "Cancelling"}
+    console.call(f"/flow_runs/{run}/set_state", {"state": state})
 
 
 def test_a_run_started_with_the_buttons_ends_before_ones_eyes_and_its_artifacts_open(

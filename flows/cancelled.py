@@ -1,0 +1,104 @@
+"""Ends flow runs that are cancelled in Prefect and whose runner is not there to end them.
+
+The process that served them died and left them to go on, or they were started in a terminal.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.states import Cancelled
+
+from flows.dead_flows import end_run
+from tasks import flow_record
+from tasks.flow_record import FlowRecord
+from tasks.process import is_running, parent_of
+
+INTERVAL_S = 5.0
+AFTER_SIGTERM_S = 0.5
+"""Between two looks while a flow has been asked to end."""
+GRACE_S = 30.0
+"""Between SIGTERM and SIGKILL: as long as Prefect's own runner waits."""
+LOG = logging.getLogger("headrace.cancelled")
+
+
+async def watch(home: Path) -> None:
+    """Look every few seconds, for ever. A server that is away is asked again the next time."""
+    asked: dict[str, float] = {}
+    while True:
+        try:
+            await end(home, asked)
+        except Exception as error:  # noqa: BLE001  it must go on looking, whatever ails the server
+            LOG.warning("cancelled flow runs are not ended: %s", error)
+        await asyncio.sleep(AFTER_SIGTERM_S if asked else INTERVAL_S)
+
+
+async def end(home: Path, asked: dict[str, float]) -> None:
+    """SIGTERM to the flows on this machine that Prefect calls cancelling; SIGKILL after `GRACE_S`.
+
+    This process's own children are left alone: they are its runner's. `asked` keeps, for a flow run
+    until its process is gone, the `time.monotonic()` of the SIGTERM.
+    """
+    there = _there(home)
+    for run in asked.keys() & there.keys():
+        if time.monotonic() - asked[run] > GRACE_S:
+            _send(signal.SIGKILL, run, there[run])
+    if not (asked or there):
+        return
+    async with get_client() as client:
+        for run in asked.keys() - there.keys():
+            await _call_cancelled(client, UUID(run))
+            del asked[run]
+        for run in await _cancelling(client, there.keys() - asked.keys()):
+            _send(signal.SIGTERM, run, there[run])
+            asked[run] = time.monotonic()
+
+
+def _there(home: Path) -> dict[str, FlowRecord]:
+    """The records of flows that run on this machine, and were not started by this process."""
+    records = ((path.stem, flow_record.read(path)) for path in flow_record.record_paths(home))
+    return {
+        run: record
+        for run, record in records
+        if record is not None and _is_here(record) and parent_of(record.pid) != os.getpid()
+    }
+
+
+def _is_here(record: FlowRecord) -> bool:
+    return record.node == os.uname().nodename and is_running(record.pid, record.ticks)
+
+
+async def _cancelling(client: PrefectClient, runs: Iterable[str]) -> list[str]:
+    """Those of `runs` that the server calls cancelling."""
+    wanted = FlowRunFilter(
+        id=FlowRunFilterId(any_=[UUID(run) for run in runs]),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CANCELLING])),
+    )
+    return [str(run.id) for run in await client.read_flow_runs(flow_run_filter=wanted)]
+
+
+async def _call_cancelled(client: PrefectClient, run: UUID) -> None:
+    """Say so of a flow that called its end by SIGTERM a crash, or could say nothing."""
+    state = (await client.read_flow_run(run)).state
+    if state is not None and state.type in (StateType.CANCELLING, StateType.CRASHED):
+        message = "it was cancelled in Prefect; start it again: it goes on from what was finished"
+        await end_run(client, run, Cancelled(message=message))
+
+
+def _send(sig: signal.Signals, run: str, record: FlowRecord) -> None:
+    if _is_here(record):
+        LOG.info("flow run %s is cancelled: %s to process %d", run, sig.name, record.pid)
+        os.kill(record.pid, sig)
