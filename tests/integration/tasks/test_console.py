@@ -199,7 +199,7 @@ def test_a_killed_flow_is_called_crashed_and_a_stopped_one_is_not(console: Conso
         flow.send_signal(signal.SIGCONT)
         flow.kill()
         flow.wait()
-        wait_for(lambda: console.state(run)["type"] == "CRASHED", 180)
+        wait_for(lambda: console.state(run)["type"] == "CRASHED", 60)
         assert f"process {flow.pid} on " in console.state(run)["message"]
         states = {task["name"]: task["state"]["type"] for task in console.of_run(run, "task_runs")}
         assert "RUNNING" not in states.values()

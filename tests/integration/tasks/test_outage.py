@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.process import started_ticks
 from tests.integration.tasks import toy
 from tests.integration.tasks.consoles import Console
 from tests.integration.tasks.processes import pods_of, wait_for, working_in
@@ -23,25 +24,27 @@ def test_after_a_server_was_away_for_long_its_runs_go_on_and_new_ones_start_and_
 ) -> None:
     console = Console(project)
     console.ports["PREFECT_CLIENT_MAX_RETRIES"] = "0"
-    toy.set_param(project, "left", text="P", num_steps=600, step_s=0.05)
+    toy.set_param(project, "left", text="P")
     assert console.headrace("up").returncode == 0
     try:
-        run = console.start("pipeline")
-        wait_for(lambda: pods_of(project), 60)
-        known = working_in(project, "-m flows.deployments").keys(), pods_of(project)
-        server = json.loads((project / ".headrace/console/prefect.json").read_text())["pid"]
-        os.kill(server, signal.SIGTERM)
-        wait_for(lambda: not Path(f"/proc/{server}").exists(), 30)
-        time.sleep(AWAY_S)
-        assert (working_in(project, "-m flows.deployments").keys(), pods_of(project)) == known
-        assert console.headrace("up").returncode == 0
+        with toy.held(project):
+            run = console.start("pipeline")
+            wait_for(lambda: pods_of(project), 60)
+            known = working_in(project, "-m flows.deployments").keys(), pods_of(project)
+            server = json.loads((project / ".headrace/console/prefect.json").read_text())["pid"]
+            os.kill(server, signal.SIGTERM)
+            wait_for(lambda: started_ticks(server) is None)
+            time.sleep(AWAY_S)
+            assert (working_in(project, "-m flows.deployments").keys(), pods_of(project)) == known
+            assert console.headrace("up").returncode == 0
         assert console.end_of(run)["type"] == "COMPLETED", console.state(run)
-        toy.set_param(project, "left", text="Q", num_steps=600, step_s=0.05)
-        run = console.start("pipeline")
-        wait_for(lambda: pods_of(project), 60)
-        cancelling = {"type": "CANCELLING", "name": "Cancelling"}
-        console.call(f"/flow_runs/{run}/set_state", {"state": cancelling})
-        wait_for(lambda: not pods_of(project), 60)
-        assert console.end_of(run)["type"] == "CANCELLED"
+        toy.set_param(project, "left", text="Q")
+        with toy.held(project):
+            run = console.start("pipeline")
+            wait_for(lambda: pods_of(project), 60)
+            cancelling = {"type": "CANCELLING", "name": "Cancelling"}
+            console.call(f"/flow_runs/{run}/set_state", {"state": cancelling})
+            wait_for(lambda: not pods_of(project), 60)
+            assert console.end_of(run)["type"] == "CANCELLED"
     finally:
         console.headrace("down")
