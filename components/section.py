@@ -32,14 +32,18 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_yaml(text: str, name: str) -> Any:
-    """YAML 1.2; `name` is the text's, for messages. Raises UserError."""
+    """YAML 1.2 of what JSON can hold; `name` is the text's, for messages. Raises UserError."""
     try:
-        return YAML(typ="safe", pure=True).load(text)
+        value = YAML(typ="safe", pure=True).load(text)
+        json.dumps(value)
     except YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UserError(f"{name}{line}: not YAML: {problem}") from error
+    except TypeError as error:  # YAML knows dates, sets and bytes
+        raise UserError(f"{name}: {error}", "put it in quotes, if it is meant as text") from error
+    return value
 
 
 def explain(error: ValidationError) -> list[str]:

@@ -142,5 +142,7 @@ class Overrides(create_model("_Fields", **_fields())):  # type: ignore[misc]
             near = get_close_matches(unknown[0], PARAMS, n=3)
             hint = f"perhaps {', '.join(near)}" if near else "see params.yaml for the names"
             raise UserError(f"{unknown[0]}: no such param", hint)
-        others = [Other(key=key, value=json.dumps(value)) for key, value in values.items()]
+        others = [  # made without the form's bounds, which are those of what is typed there
+            Other.model_construct(key=key, value=json.dumps(value)) for key, value in values.items()
+        ]
         return cls(others=others)
