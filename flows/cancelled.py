@@ -20,6 +20,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import StateType
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled
 
 from flows.dead_flows import end_run
@@ -63,8 +64,8 @@ async def end(home: Path, asked: dict[str, float]) -> None:
             await _call_cancelled(client, UUID(run))
             del asked[run]
         for run in await _cancelling(client, there.keys() - asked.keys()):
-            _send(signal.SIGTERM, run, there[run])
             asked[run] = time.monotonic()
+            _send(signal.SIGTERM, run, there[run])
 
 
 def _there(home: Path) -> dict[str, FlowRecord]:
@@ -92,13 +93,20 @@ async def _cancelling(client: PrefectClient, runs: Iterable[str]) -> list[str]:
 
 async def _call_cancelled(client: PrefectClient, run: UUID) -> None:
     """Say so of a flow that called its end by SIGTERM a crash, or could say nothing."""
-    state = (await client.read_flow_run(run)).state
+    try:
+        state = (await client.read_flow_run(run)).state
+    except ObjectNotFound:  # deleted meanwhile
+        return
     if state is not None and state.type in (StateType.CANCELLING, StateType.CRASHED):
         message = "it was cancelled in Prefect; start it again: it goes on from what was finished"
         await end_run(client, run, Cancelled(message=message))
 
 
 def _send(sig: signal.Signals, run: str, record: FlowRecord) -> None:
-    if _is_here(record):
-        LOG.info("flow run %s is cancelled: %s to process %d", run, sig.name, record.pid)
+    if not _is_here(record):
+        return
+    LOG.info("flow run %s is cancelled: %s to process %d", run, sig.name, record.pid)
+    try:
         os.kill(record.pid, sig)
+    except OSError as error:  # another user's; or gone by now
+        LOG.warning("process %d of flow run %s: %s", record.pid, run, error.strerror)
