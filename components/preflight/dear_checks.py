@@ -98,6 +98,8 @@ def check_all_reduce(figure: AllReduce, limits: AllReduceLimits) -> list[Finding
     who = f"{figure.num_ranks} ranks on {figure.num_nodes} nodes" if figure.num_ranks else "gang"
     if figure.fault is not None:
         return [Finding("all_reduce", "fail", f"{who}: {figure.fault}")]
+    if figure.num_ranks == 1:  # whose bus bandwidth, 2 (n - 1) / n of its speed, is none
+        return [Finding("all_reduce", "skipped", "one rank alone has nobody to sum with")]
     if figure.timed_out is not None or figure.bus_gb_per_s is None:
         why = figure.timed_out or "no figure"
         if figure.num_nodes == 1:

@@ -135,9 +135,15 @@ def this_node_alone() -> Gang:
 
 
 def all_reduce(gang: Gang, num_gpus: int, limits: AllReduceLimits) -> AllReduce:
-    """One rank for each GPU over NCCL, or one for a node without over gloo."""
+    """One rank for each GPU over NCCL, or one for a node without over gloo.
+
+    A rank alone, as of an elastic gang that got one pod of one GPU, has nobody to sum with: nothing
+    is started.
+    """
     local = max(1, num_gpus)
     num_ranks = gang.num_nodes * local
+    if num_ranks < 2:
+        return AllReduce(num_ranks, gang.num_nodes, None, 0, None)
     arguments = [
         [
             f"--rank={gang.node_rank * local + index}",

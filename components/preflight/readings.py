@@ -195,6 +195,7 @@ class AllReduce:
     num_nodes: int
     """Both 0 where the gang's members never became known."""
     bus_gb_per_s: float | None
+    """None where it was not measured: somebody is missing, failed, or is alone."""
     wrong: int
     """Elements of this node's ranks that are not the known sum."""
     skew_ms: float | None

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,24 @@ def test_a_gang_whose_pods_never_all_came_has_no_sum_and_nobody_is_to_blame(
     assert finding.message == (
         "gang: not all pods were there within 0 s; that tells nothing about this node"
     )
+
+
+def test_a_pod_that_is_its_whole_gang_is_not_judged_by_a_sum_with_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An elastic gang that was admitted with one pod of one GPU."""
+    started: list[str] = []
+    monkeypatch.setattr(gang, "run_children", lambda *_: started.append("a rank") or [])
+    members = tmp_path / "gang.json"
+    members.write_text('["gang-0-x"]')
+    meeting = Meeting("gang-0.gang", 1, None, None, members, "gang-0-x")
+    limits = THRESHOLDS.skus["h100-sxm"].all_reduce
+    summed = meet_and_sum(meeting, 1, limits)
+    assert (summed.num_ranks, summed.bus_gb_per_s, started) == (1, None, [])
+    for figure in (summed, replace(summed, bus_gb_per_s=0.0)):
+        (finding,) = check_all_reduce(figure, limits)
+        assert (finding.status, finding.value) == ("skipped", None)
+        assert finding.message == "one rank alone has nobody to sum with"
 
 
 def test_the_slowest_rank_sets_the_speed_and_wrong_sums_add_up() -> None:
