@@ -69,7 +69,7 @@ class AllReduceLimits(Section):
     timeout_s: Annotated[float, Field(gt=0, le=3600)]
     """For all of it: a peer's image may still be on its way when this pod begins."""
     bus_gb_per_s_min: Positive | None
-    """Between nodes."""
+    """Between nodes; None: whatever the network gives."""
     node_bus_gb_per_s_min: Positive | None
     """Between the GPUs of one node."""
     skew_ms_max: Positive
