@@ -15,7 +15,7 @@ from components.preflight.gpu_checks import (
     check_gpu_kind,
 )
 from components.preflight.node_checks import check_node
-from components.preflight.readings import Readings, Source
+from components.preflight.readings import Measurements, Readings, Source
 from components.preflight.report import DEAR_CHECKS, Finding, Report, verdict_of
 from components.preflight.thresholds import Sku, Thresholds
 
@@ -59,6 +59,7 @@ def inspect(
     sku = _sku_of(readings, expected, thresholds)
     findings = _cheap(readings, sku, expected, thresholds)
     wanted = _wanted(dear, gang, len(readings.gpus))
+    measured = Measurements()
     if wanted and verdict_of(findings) == "fail":
         why = "not measured: the cheap checks refuse this node already"
         findings += [Finding(check, "skipped", why) for check in DEAR_CHECKS if check in wanted]
@@ -66,7 +67,15 @@ def inspect(
         measured = source.measure(readings, sku, wanted)
         findings += check_measurements(measured, readings.disks, sku)
     elapsed = round(clock() - begin, 3)
-    return Report(readings.node, readings.at, sku.name, tuple(findings), elapsed, commit)
+    num_gpus = _num_gpus(measured)
+    return Report(readings.node, readings.at, sku.name, tuple(findings), elapsed, commit, num_gpus)
+
+
+def _num_gpus(measured: Measurements) -> int:
+    """Those that were measured in all that a stamp stands for."""
+    multiplied = {figure.device for figure in measured.matmuls}
+    copied = {figure.device for figure in measured.bandwidths}
+    return len((multiplied & copied) - {None})
 
 
 def _sku_of(readings: Readings, expected: Expected, thresholds: Thresholds) -> Sku:

@@ -82,6 +82,8 @@ class Report:
     findings: tuple[Finding, ...]
     elapsed_s: float
     commit: str | None = None
+    num_gpus_measured: int = 0
+    """How many GPUs the dear checks have computed on and copied in."""
 
     @property
     def verdict(self) -> Verdict:
@@ -108,6 +110,8 @@ def to_json(report: Report) -> dict[str, Any]:
     body["sku"] = report.sku
     if report.commit is not None:
         body["commit"] = report.commit
+    if report.num_gpus_measured:
+        body["num_gpus_measured"] = report.num_gpus_measured
     body["verdict"] = report.verdict
     body["elapsed_s"] = report.elapsed_s
     body["findings"] = [_finding_to_json(finding) for finding in report.findings]

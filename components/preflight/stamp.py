@@ -77,11 +77,14 @@ def stamp_finding(stamp: Stamp, trusted: bool) -> Finding:
     return Finding("stamp", "ok", message, value=stamp.dear_ok_until)
 
 
-def dear_until(report: Report, hours: float) -> float | None:
+def dear_until(report: Report, hours: float, num_gpus: int) -> float | None:
     """Until when this report vouches for its node, in Unix seconds; None: it does not.
 
-    It does if all that a stamp stands for was measured and passed, and nothing at all failed.
+    It does if all that a stamp stands for was measured and passed, on all `num_gpus` GPUs that the
+    node has, and nothing at all failed. A pod with some of them, or none, says nothing of the others.
     """
+    if report.num_gpus_measured < num_gpus:
+        return None
     passed = {found.check for found in report.findings if found.status in ("ok", "warn")}
     failed = any(found.status == "fail" for found in report.findings)
     doubtful = any(

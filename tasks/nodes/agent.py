@@ -31,7 +31,8 @@ from tasks.cluster.api import Api, Away, Object, Refused, connect
 from tasks.nodes import calls
 from tasks.nodes.condition import essence, status_patch
 from tasks.nodes.corrected import corrected_errors
-from tasks.nodes.names import GPU_RESOURCE, POOL_LABEL
+from tasks.nodes.names import POOL_LABEL
+from tasks.nodes.observed import gpus_counted
 from tasks.nodes.policy import PATH, Policy, load_policy
 from tasks.nodes.record import Record, record_of
 from tasks.nodes.ring import AgentWord, next_word, read_word
@@ -142,10 +143,9 @@ class Agent:
 def expected_of(node: Object, thresholds: Thresholds) -> Expected:
     """What the Node says of its GPUs; a pool whose name names no kind says nothing of theirs."""
     pool = (node["metadata"].get("labels") or {}).get(POOL_LABEL, "")
-    counted = ((node.get("status") or {}).get("capacity") or {}).get(GPU_RESOURCE, "")
     return Expected(
         kind=pool if pool and thresholds.knows(pool) else None,
-        on_node=int(counted) if counted.isdigit() else None,
+        on_node=gpus_counted(node),
     )
 
 

@@ -12,9 +12,14 @@ from typing import Any
 from components.errors import DataError, NodeUnhealthy
 from components.preflight.report import Finding, Report, from_json
 from components.preflight.stamp import dear_until
-from components.preflight.thresholds import DEFAULT
+from components.preflight.thresholds import CPU, DEFAULT
 from tasks.nodes.instants import parsed
-from tasks.nodes.names import PREFLIGHT_CONTAINER, REPAIRED_ANNOTATION, RESET_ANNOTATION
+from tasks.nodes.names import (
+    GPU_RESOURCE,
+    PREFLIGHT_CONTAINER,
+    REPAIRED_ANNOTATION,
+    RESET_ANNOTATION,
+)
 from tasks.nodes.policy import Policy
 from tasks.nodes.record import MAX_EVIDENCE, MAX_TEXT, Evidence, Incident
 from tasks.nodes.ring import AgentWord, read_word
@@ -78,7 +83,10 @@ def observe(
 ) -> Observations:
     """`pods` are the stage pods bound to `node`; `dear_hours` how long passed dear checks hold, by SKU."""
     annotations = node["metadata"].get("annotations") or {}
+    num_gpus = gpus_counted(node) or 0
     word = read_word(annotations)
+    # GPUs that the agent sees and nobody counts: the device plugin is away, or hands out slices.
+    is_uncounted = not num_gpus and word is not None and word.report.sku != CPU
     failures, passes = [], []
     alive = []
     for pod in pods:
@@ -91,11 +99,13 @@ def observe(
         at = parsed(ended["finishedAt"])
         if ended["exitCode"] == NodeUnhealthy.exit_code:
             failures.append(_pod_failure(pod, at, report))
-        elif ended["exitCode"] == 0 and report is not None:
-            passes += _dear_passes(report, at, dear_hours)
+        elif ended["exitCode"] == 0 and report is not None and not is_uncounted:
+            passes += _dear_passes(report, at, dear_hours, num_gpus)
     look = None
     if word is not None and now - word.report.at <= policy.agent.silent_after_s:
-        held = _dear_passes(word.report, int(word.report.at), dear_hours)
+        # The agent sees all GPUs, and fails if those are fewer than Kubernetes counts, which where
+        # pods share them is a multiple.
+        held = _dear_passes(word.report, int(word.report.at), dear_hours, min(num_gpus, 1))
         look = _look(word.report, bool(held))
         passes += held
         if look.failing:
@@ -111,10 +121,18 @@ def observe(
     )
 
 
-def _dear_passes(report: Report, at: int, dear_hours: Mapping[str, float]) -> list[DearPass]:
+def gpus_counted(node: Json) -> int | None:
+    """How many GPUs Kubernetes counts on the node; None where it does not speak of them."""
+    counted = ((node.get("status") or {}).get("capacity") or {}).get(GPU_RESOURCE, "")
+    return int(counted) if counted.isdigit() else None
+
+
+def _dear_passes(
+    report: Report, at: int, dear_hours: Mapping[str, float], num_gpus: int
+) -> list[DearPass]:
     """One or none. Nobody's clock makes it last longer than from the time it was reported."""
     hours = dear_hours.get(report.sku, dear_hours[DEFAULT])
-    until = dear_until(replace(report, at=min(report.at, at)), hours)
+    until = dear_until(replace(report, at=min(report.at, at)), hours, num_gpus)
     return [] if until is None else [DearPass(at, int(until))]
 
 

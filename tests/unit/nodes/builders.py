@@ -6,7 +6,7 @@ from typing import Any
 from components.preflight.report import Finding, Report, to_json
 from components.preflight.stamp import VOUCHED_FOR
 from tasks.nodes.instants import rfc3339
-from tasks.nodes.names import POOL_LABEL, SAMPLES_ANNOTATION, STAGE_LABEL
+from tasks.nodes.names import GPU_RESOURCE, POOL_LABEL, SAMPLES_ANNOTATION, STAGE_LABEL
 from tasks.nodes.observed import DearPass, Failure, Look, Observations, PodRef
 from tasks.nodes.policy import load_policy
 from tasks.nodes.record import Evidence, Incident
@@ -44,8 +44,10 @@ def bad(at: int, cause: str = "ecc") -> Look:
     return Look(at, ok=False, failing=True, dear_ok=False, cause=cause)
 
 
-def report(*findings: Finding, at: float = NOW, sku: str = "h100-sxm") -> Report:
-    return Report("node-a", at, sku, findings, 0.1)
+def report(
+    *findings: Finding, at: float = NOW, sku: str = "h100-sxm", num_gpus_measured: int = 0
+) -> Report:
+    return Report("node-a", at, sku, findings, 0.1, num_gpus_measured=num_gpus_measured)
 
 
 OK = Finding("ecc", "ok")
@@ -61,6 +63,7 @@ def node(
     labels: dict[str, str] | None = None,
     taints: list[dict[str, str]] | None = None,
     version: str = "7",
+    gpus: int | None = None,
 ) -> dict[str, Any]:
     said = {SAMPLES_ANNOTATION: word_json(word)} if word is not None else {}
     return {
@@ -72,6 +75,7 @@ def node(
             "annotations": {**said, **(annotations or {})},
         },
         "spec": {"taints": taints} if taints else {},
+        "status": {"capacity": {"cpu": "8"} | ({GPU_RESOURCE: str(gpus)} if gpus else {})},
     }
 
 

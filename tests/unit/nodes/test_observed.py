@@ -71,6 +71,45 @@ def test_dear_checks_that_passed_in_a_pod_hold_as_long_as_the_nodes_kind_says() 
     )
 
 
+@pytest.mark.parametrize(
+    ("sku", "measured", "gpus", "passes"),
+    [
+        ("h100-sxm", 8, 8, 1),
+        ("h100-sxm", 1, 8, 0),  # a stage that has one of the node's GPUs
+        ("cpu", 0, 8, 0),  # a stage that has none: the host's products are not the GPUs'
+        ("cpu", 0, None, 1),
+    ],
+)
+def test_a_pass_in_a_pod_counts_for_its_node_if_it_was_on_all_the_nodes_gpus(
+    sku: str, measured: int, gpus: int | None, passes: int
+) -> None:
+    said = report(OK, *DEAR, sku=sku, num_gpus_measured=measured)
+    seen = look(pod("a", exit_code=0, message=said), at=node(gpus=gpus))
+    assert len(seen.dear_passes) == passes
+
+
+@pytest.mark.parametrize(("agents_sku", "passes"), [("h100-sxm", 0), ("cpu", 1)])
+def test_a_pass_in_a_pod_counts_for_no_node_whose_gpus_nobody_counts(
+    agents_sku: str, passes: int
+) -> None:
+    """As while the device plugin is away, or has not come back yet after a restart."""
+    said = word(OK)
+    said = replace(said, report=replace(said.report, sku=agents_sku))
+    stage = pod("a", exit_code=0, message=report(OK, *DEAR, sku="cpu"))
+    assert len(look(stage, at=node(word=said)).dear_passes) == passes
+
+
+@pytest.mark.parametrize(("measured", "dear_ok"), [(8, True), (0, False)])
+def test_the_agents_pass_counts_on_all_gpus_that_it_sees_though_pods_share_them(
+    measured: int, dear_ok: bool
+) -> None:
+    said = word(OK, *DEAR)
+    said = replace(said, report=replace(said.report, num_gpus_measured=measured))
+    seen = look(at=node(word=said, gpus=32))
+    assert seen.report is not None
+    assert (seen.report.dear_ok, len(seen.dear_passes)) == (dear_ok, int(dear_ok))
+
+
 def test_the_pods_that_count_are_those_that_have_not_ended() -> None:
     alive = look(
         pod("a"), pod("b", phase="Pending", ending=True), pod("c", phase="Succeeded"),

@@ -2,6 +2,7 @@
 
 import json
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,18 @@ from tasks.nodes.names import HEALTH_ANNOTATION, POOL_LABEL
 from tasks.nodes.plan import Change, allowed, plan, pool_of
 from tasks.nodes.policy import Breaker
 from tasks.nodes.record import Record, from_json, to_json
-from tests.unit.nodes.builders import DEAR_HOURS, FATAL, NOW, POLICY, SOFT, node, pod, report, word
+from tests.unit.nodes.builders import (
+    DEAR,
+    DEAR_HOURS,
+    FATAL,
+    NOW,
+    POLICY,
+    SOFT,
+    node,
+    pod,
+    report,
+    word,
+)
 
 WINDOW_S = POLICY.breaker.window_s
 
@@ -61,6 +73,22 @@ def test_a_failed_pod_concerns_only_the_node_it_was_on() -> None:
     failed = pod("a", "n3", "Failed", 69, report(FATAL))
     applied(nodes, planned(nodes, [failed]))
     assert states(nodes) == ["healthy"] * 3 + ["quarantined"] + ["healthy"] * 6
+
+
+@pytest.mark.parametrize(("measured", "state"), [(1, "suspect"), (8, "healthy")])
+def test_a_stage_on_one_gpu_does_not_answer_a_suspicion_about_another(
+    measured: int, state: str
+) -> None:
+    nodes = [node(gpus=8)]
+    slow = replace(SOFT, check="matmul", device=5)
+    failed = pod("a", phase="Failed", exit_code=69, message=report(slow), finished_at=NOW - 90)
+    passed = report(*DEAR, num_gpus_measured=measured)
+    applied(nodes, planned(nodes, [failed]))
+    assert states(nodes) == ["suspect"]
+    applied(nodes, planned(nodes, [failed, pod("b", exit_code=0, message=passed)]))
+    assert states(nodes) == [state]
+    record = from_json(nodes[0]["metadata"]["annotations"][HEALTH_ANNOTATION])
+    assert (record.dear_ok_until > NOW) is (state == "healthy")
 
 
 def test_of_ten_sick_nodes_in_a_hundred_all_go_and_of_thirty_a_fifth() -> None:

@@ -114,6 +114,24 @@ def test_what_is_measured_depends_on_the_stamp_the_gang_and_the_gpus(
     assert source.checks == wanted
 
 
+@pytest.mark.parametrize(
+    ("recording", "dear", "number"),
+    [
+        (HEALTHY, True, 2),
+        (HEALTHY, False, 0),
+        (sick_gpu(ecc_uncorrected=1), True, 0),
+        (measured(matmuls=MEASURED.matmuls[:2]), True, 1),
+        (measured(matmuls=MEASURED.matmuls[:1], bandwidths=MEASURED.bandwidths[:1]), True, 0),
+        (measured(matmuls=(), bandwidths=(), gpu_fault="CUDA error"), True, 0),
+    ],
+)
+def test_a_report_says_how_many_gpus_it_has_measured(
+    recording: Recording, dear: bool, number: int
+) -> None:
+    """The first figure of each kind is the host's, and counts for no GPU."""
+    assert look(recording, dear).num_gpus_measured == number
+
+
 def test_a_pod_without_gpus_is_not_refused_for_the_nodes_gpus() -> None:
     report = look(sick_gpu(ecc_uncorrected=5), dear=False, expected=Expected(0))
     assert (report.verdict, report.sku) == ("ok", "cpu")

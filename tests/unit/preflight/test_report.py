@@ -47,6 +47,7 @@ REPORTS = st.builds(
     st.lists(findings(), max_size=150).map(tuple),
     st.floats(0, 1e4),
     st.none() | st.from_regex(r"[0-9a-f]{40}", fullmatch=True),
+    st.integers(0, 16),
 )
 
 
@@ -72,6 +73,7 @@ def test_any_report_fits_a_termination_message_with_its_verdict_and_every_failur
     assert (read.verdict, read.fatal) == (report.verdict, report.fatal)
     assert failed(read) == failed(report)
     assert (read.node, read.at, read.sku) == (report.node, report.at, report.sku)
+    assert read.num_gpus_measured == report.num_gpus_measured
 
 
 def worst() -> Report:
@@ -159,12 +161,22 @@ PASSED = Report(
 
 def test_a_report_vouches_for_its_node_if_all_was_measured_and_nothing_failed() -> None:
     def also(*more: Finding) -> float | None:
-        return dear_until(replace(PASSED, findings=(*PASSED.findings, *more)), 24)
+        return dear_until(replace(PASSED, findings=(*PASSED.findings, *more)), 24, 0)
 
-    assert dear_until(PASSED, 24) == 1000 + 24 * 3600
+    assert dear_until(PASSED, 24, 0) == 1000 + 24 * 3600
     assert also(Finding("clock", "warn"), Finding("matmul", "warn")) == 1000 + 24 * 3600
     assert also(Finding("all_reduce", "inconclusive")) == 1000 + 24 * 3600
     assert also(Finding("ecc", "fail")) is None
     assert also(Finding("matmul", "skipped")) is None
-    assert dear_until(replace(PASSED, findings=PASSED.findings[:2]), 24) is None
-    assert dear_until(from_json(json.loads(compact(PASSED))), 1) == 1000 + 3600
+    assert dear_until(replace(PASSED, findings=PASSED.findings[:2]), 24, 0) is None
+    assert dear_until(from_json(json.loads(compact(PASSED))), 1, 0) == 1000 + 3600
+
+
+@pytest.mark.parametrize(
+    ("measured", "on_node", "vouches"), [(8, 8, True), (1, 8, False), (0, 8, False), (0, 0, True)]
+)
+def test_a_report_of_some_of_a_nodes_gpus_does_not_vouch_for_the_node(
+    measured: int, on_node: int, vouches: bool
+) -> None:
+    until = dear_until(replace(PASSED, num_gpus_measured=measured), 24, on_node)
+    assert (until is not None) is vouches
