@@ -34,18 +34,27 @@ def check_gpu_count(
     """
     seen = len(gpus)
     if expected is None:
-        if not seen:
-            status: Status = "skipped" if fault in (None, NO_DRIVER) else "fail"
-            return Finding("gpu_count", status, f"no GPU: {fault or 'NVML shows none'}")
-        if on_node is not None and seen < on_node and on_node % seen:
-            message = f"{seen} GPUs visible, Kubernetes counts {on_node} on this node"
-            return Finding("gpu_count", "fail", message, value=seen, limit=on_node)
-        return Finding("gpu_count", "ok", f"{seen} GPUs", value=seen)
+        return _of_node(seen, fault, on_node or 0)
     if seen == expected:
         return Finding("gpu_count", "ok", f"{seen} of {expected} GPUs", value=seen, limit=expected)
     why = f" ({fault})" if fault else ""
     message = f"{seen} GPUs visible, {expected} asked for{why}"
     return Finding("gpu_count", "fail", message, fatal=seen < expected, value=seen, limit=expected)
+
+
+def _of_node(seen: int, fault: str | None, on_node: int) -> Finding:
+    """Without the driver's library here it cannot be told whether the node has its GPUs."""
+    if not seen:
+        why = fault or "NVML shows none"
+        status: Status = "skipped" if fault in (None, NO_DRIVER) else "fail"
+        if on_node:
+            why += f", Kubernetes counts {on_node} on this node"
+            status = "inconclusive" if fault == NO_DRIVER else "fail"
+        return Finding("gpu_count", status, f"no GPU: {why}", value=0, limit=on_node or None)
+    if seen < on_node and on_node % seen:
+        message = f"{seen} GPUs visible, Kubernetes counts {on_node} on this node"
+        return Finding("gpu_count", "fail", message, value=seen, limit=on_node)
+    return Finding("gpu_count", "ok", f"{seen} GPUs", value=seen)
 
 
 def check_gpu_kind(gpus: Sequence[GpuReading], sku: Sku, expected: str | None) -> Finding:

@@ -80,7 +80,7 @@ def _num_gpus(measured: Measurements) -> int:
 
 def _sku_of(readings: Readings, expected: Expected, thresholds: Thresholds) -> Sku:
     names = tuple(gpu.name for gpu in readings.gpus if gpu.lost is None)
-    if not names and (readings.gpus or expected.gpus):
+    if not names and (readings.gpus or expected.gpus or expected.on_node):
         names = UNKNOWN_GPU
     return thresholds.sku_of(names)
 

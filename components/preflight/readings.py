@@ -12,7 +12,7 @@ from components.preflight.report import CLOSED
 from components.preflight.thresholds import Sku
 
 NO_DRIVER = "no NVIDIA driver here (libnvidia-ml.so.1)"
-"""The one reason for there being no GPU that is no fault."""
+"""The one reason for there being no GPU that is no fault, where none is said to be."""
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,38 @@ from dataclasses import replace
 import pytest
 
 from components.preflight.inspection import Expected, inspect
-from components.preflight.readings import ClockReading, GpuReading, KernelLogReading, Readings
+from components.preflight.readings import (
+    NO_DRIVER,
+    ClockReading,
+    GpuReading,
+    KernelLogReading,
+    Measurements,
+    Readings,
+)
 from components.preflight.report import Finding
 from components.preflight.stamp import Stamp, ask_stamp
 from tasks.nodes.agent import expected_of
 from tasks.nodes.condition import condition, essence, status_patch
+from tasks.nodes.machine import step
 from tasks.nodes.names import CONDITION, POOL_LABEL, SAMPLES_ANNOTATION
-from tasks.nodes.ring import read_word, word_json
+from tasks.nodes.observed import observe
+from tasks.nodes.record import Record
+from tasks.nodes.ring import AgentWord, read_word, word_json
 from tasks.nodes.risk import Sample
 from tasks.nodes.sampling import merged, sample_of
 from tasks.nodes.stamp_server import serve
-from tests.unit.nodes.builders import FATAL, NOW, OK, POLICY, SOFT, node, report, word
-from tests.unit.preflight.recordings.made import HEALTHY, THRESHOLDS
+from tests.unit.nodes.builders import (
+    DEAR_HOURS,
+    FATAL,
+    NOW,
+    OK,
+    POLICY,
+    SOFT,
+    node,
+    report,
+    word,
+)
+from tests.unit.preflight.recordings.made import HEALTHY, THRESHOLDS, sick
 
 READY = {"type": "Ready", "status": "True"}
 
@@ -126,6 +146,26 @@ def test_a_node_whose_gpus_are_not_those_it_says_it_has_fails(
     there = node(labels={POOL_LABEL: pool}) | {"status": {"capacity": capacity}}
     report = inspect(HEALTHY, THRESHOLDS, expected=expected_of(there, THRESHOLDS))
     assert [found.check for found in report.findings if found.status == "fail"] == failing
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [(NO_DRIVER, ("default", "Unknown", False)), (None, ("default", "False", True))],
+)
+def test_an_agent_that_sees_none_of_eight_gpus_vouches_for_nothing_and_lets_no_repair_pass(
+    fault: str | None, said: tuple[str, str, bool]
+) -> None:
+    host = Measurements(HEALTHY.measurements.disks, HEALTHY.measurements.bandwidths[:1],
+                        HEALTHY.measurements.matmuls[:1])  # fmt: skip
+    blind = replace(sick(gpus=(), gpu_fault=fault), measurements=host)
+    report = inspect(blind, THRESHOLDS, dear=True, expected=expected_of(node(gpus=8), THRESHOLDS))
+    at, there = int(report.at), node(gpus=8, word=AgentWord(report, None, ()))
+    seen = observe(there, [], at, POLICY, DEAR_HOURS)
+    assert seen.report is not None
+    assert (report.sku, condition(report, NOW, None)["status"], seen.report.failing) == said
+    assert (seen.report.ok, seen.report.dear_ok, seen.dear_passes) == (False, False, ())
+    record = Record("repairing", NOW, repair_at=at - 1)
+    assert step(record, seen, at + 1, POLICY)[0].state == "repairing"
 
 
 def test_a_node_that_says_nothing_of_gpus_may_have_any() -> None:

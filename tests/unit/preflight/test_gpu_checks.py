@@ -187,13 +187,31 @@ def test_a_machine_without_a_driver_is_no_gpu_node_and_no_failure() -> None:
 
 @pytest.mark.parametrize(
     ("seen", "on_node", "status"),
-    [(2, 2, "ok"), (2, 3, "fail"), (2, 1, "ok"), (2, 8, "ok"), (2, None, "ok"), (0, 8, "skipped")],
+    [(2, 2, "ok"), (2, 3, "fail"), (2, 1, "ok"), (2, 8, "ok"), (2, None, "ok")],
 )
 def test_fewer_gpus_than_kubernetes_counts_are_a_failure_unless_it_counts_shares_of_them(
     seen: int, on_node: int | None, status: str
 ) -> None:
     finding = check_gpu_count(GPUS[:seen], NO_DRIVER, None, on_node)
     assert (finding.status, finding.fatal) == (status, False)
+
+
+@pytest.mark.parametrize(
+    ("fault", "on_node", "status"),
+    [
+        (NO_DRIVER, 8, "inconclusive"),
+        (None, 8, "fail"),
+        ("NVML: Driver Not Loaded", 8, "fail"),
+        (NO_DRIVER, 0, "skipped"),
+        (NO_DRIVER, None, "skipped"),
+    ],
+)
+def test_no_gpu_where_kubernetes_counts_some_is_a_failure_if_there_is_a_driver_to_show_them(
+    fault: str | None, on_node: int | None, status: str
+) -> None:
+    finding = check_gpu_count((), fault, None, on_node)
+    assert (finding.status, finding.fatal) == (status, False)
+    assert ("Kubernetes counts 8 on this node" in finding.message) is (on_node == 8)
 
 
 @pytest.mark.parametrize(
