@@ -34,6 +34,8 @@ class Expected:
     """How many Kubernetes counts on the node, for whoever sees all of them; those that pods share
     or have slices of count several times.
     """
+    repaired_at: float | None = None
+    """Unix seconds, by the node controller's clock: when the last repair of the node was reported."""
 
 
 def inspect(
@@ -98,7 +100,7 @@ def _cheap(
         if expected.gpus and gpu.lost is None:
             findings.append(check_gpu_in_use(gpu, sku.gpu.memory_used_gib_max))
     table = thresholds.xids if readings.kernel_log.lines else None
-    return findings + check_node(readings, sku.node, table)
+    return findings + check_node(readings, sku.node, table, expected.repaired_at)
 
 
 def _wanted(dear: bool, gang: bool, num_gpus: int) -> frozenset[str]:

@@ -15,7 +15,9 @@ from components.preflight.report import ON_SHARED_VOLUME, Finding, Status
 from components.preflight.thresholds import NodeLimits, Xid
 
 UNTIL_RESTART = ("restart_node", "replace")
-"""Actions that time does not do away with."""
+"""Actions that neither time nor another repair does away with."""
+CLOCKS_APART_S = 5.0
+"""How much the clocks of two nodes may differ: rather count an old Xid once more than miss a new one."""
 ASKS_FOR = {
     "ignore": "nothing",
     "restart_app": "the program's restart",
@@ -27,11 +29,19 @@ ASKS_FOR = {
 
 
 def check_node(
-    readings: Readings, limits: NodeLimits, table: Mapping[int, Xid] | None
+    readings: Readings,
+    limits: NodeLimits,
+    table: Mapping[int, Xid] | None,
+    repaired_at: float | None = None,
 ) -> list[Finding]:
-    """All cheap findings that concern no single GPU. `table` None: no Xid to look up."""
+    """All cheap findings that concern no single GPU. `table` None: no Xid to look up. `repaired_at`:
+    Unix seconds, None if no repair is known.
+    """
+    counted_s = limits.xid_hours * 3600
+    if repaired_at is not None:
+        counted_s = min(counted_s, readings.at - repaired_at + CLOCKS_APART_S)
     return [
-        *check_xids(readings.kernel_log, table or {}, limits.xid_hours, readings.gpus),
+        *check_xids(readings.kernel_log, table or {}, counted_s, readings.gpus),
         check_infiniband(readings.ports, limits.infiniband_ports, limits.infiniband_gb_per_s_min),
         *(check_disk_space(disk, limits) for disk in readings.disks),
         check_clock(readings.clock, limits.clock_error_ms_max),
@@ -41,30 +51,30 @@ def check_node(
 
 
 def check_xids(
-    log: KernelLogReading, table: Mapping[int, Xid], hours: float, gpus: Sequence[GpuReading]
+    log: KernelLogReading, table: Mapping[int, Xid], counted_s: float, gpus: Sequence[GpuReading]
 ) -> list[Finding]:
     """One finding for each GPU and number that still counts, else one that says there is none.
 
-    An Xid that a reset or a restarted program mends is forgotten after `hours`; one that only a
-    restart of the node mends stays until then, which also empties the log.
+    An Xid that a reset or a restarted program mends counts for `counted_s`; one that only a restart
+    of the node mends stays until then, which also empties the log.
     """
     if log.fault is not None:
         return [Finding("xid", "skipped", f"{log.fault}; the node agent reads it")]
     groups: dict[tuple[str, int], list[XidEvent]] = {}
     for event in xids(log.lines):
-        groups.setdefault((event.pci, event.number), []).append(event)
+        if _counts(event, table.get(event.number), log.uptime_s, counted_s):
+            groups.setdefault((event.pci, event.number), []).append(event)
     found = [
         _xid_finding(events, table.get(number), log.uptime_s, gpus)
         for (_, number), events in groups.items()
-        if _counts(events[-1], table.get(number), log.uptime_s, hours)
     ]
     return found or [Finding("xid", "ok", "no Xid in the kernel log that still counts", value=0)]
 
 
-def _counts(last: XidEvent, xid: Xid | None, uptime_s: float, hours: float) -> bool:
-    if last.at_s is None or (xid is not None and xid.action in UNTIL_RESTART):
+def _counts(event: XidEvent, xid: Xid | None, uptime_s: float, counted_s: float) -> bool:
+    if event.at_s is None or (xid is not None and xid.action in UNTIL_RESTART):
         return True
-    return uptime_s - last.at_s <= hours * 3600
+    return uptime_s - event.at_s <= counted_s
 
 
 def _xid_finding(

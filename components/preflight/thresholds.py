@@ -42,7 +42,7 @@ class NodeLimits(Section):
     infiniband_gb_per_s_min: Positive | None
     """Gigabits per second of an active port."""
     xid_hours: Positive
-    """How long an Xid counts that a restart of the node is not needed for."""
+    """How long an Xid counts that a restart of the node is not needed for; a repair ends it sooner."""
 
 
 class GpuLimits(Section):

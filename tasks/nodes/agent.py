@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,7 @@ class Agent:
         readings = self._source.read()
         self._looks.append(sample_of(readings, self._corrected()))
         source, expected = Read(readings, self._source), expected_of(node, self._thresholds)
+        expected = replace(expected, repaired_at=record.repaired_at or None)
         report = inspect(source, self._thresholds, dear=is_asked, expected=expected)
         self._stamp_until = 0 if report.verdict == "fail" else record.dear_ok_until
         if self._is_due(report, word, is_asked):

@@ -104,6 +104,7 @@ def _repairing(record: Record, seen: Observations, now: int) -> Record:
             cleared(record, now),
             repair_taken=seen.repaired,
             repair_at=now,
+            repaired_at=now,
             repairs_at=(*record.repairs_at, now)[-MAX_INSTANTS:],
             reason="a repair is reported; the checks must pass",
         )
@@ -141,7 +142,11 @@ def _answered_request(record: Record, seen: Observations, now: int) -> Record | 
     why = f"reset by a person: {seen.reset}"
     if record.state == "retired":
         anew = replace(
-            cleared(taken, now), repairs_at=(), repair_at=now, repair_taken=seen.repaired
+            cleared(taken, now),
+            repairs_at=(),
+            repair_at=now,
+            repaired_at=now,
+            repair_taken=seen.repaired,
         )
         return _to(anew, "repairing", now, why)
     if record.state == "suspect":

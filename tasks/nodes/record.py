@@ -107,6 +107,8 @@ class Record:
     """The value of the repair annotation that was taken up last."""
     repair_at: Instant | None = None
     """When it was, while the checks that must follow are awaited."""
+    repaired_at: Instant = 0
+    """When the last repair was taken up, whatever came of it: no Xid before then is of today's GPUs."""
     reset_taken: str = ""
     """The value of the reset annotation that was taken up last."""
     risk: Risk = Risk()

@@ -2,7 +2,9 @@
 
 import http.client
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -17,12 +19,12 @@ from components.preflight.readings import (
 )
 from components.preflight.report import Finding
 from components.preflight.stamp import Stamp, ask_stamp
-from tasks.nodes.agent import expected_of
+from tasks.nodes.agent import Agent, expected_of
 from tasks.nodes.condition import condition, essence, status_patch
 from tasks.nodes.machine import step
-from tasks.nodes.names import CONDITION, POOL_LABEL, SAMPLES_ANNOTATION
+from tasks.nodes.names import CONDITION, HEALTH_ANNOTATION, POOL_LABEL, SAMPLES_ANNOTATION
 from tasks.nodes.observed import observe
-from tasks.nodes.record import Record
+from tasks.nodes.record import Record, to_json
 from tasks.nodes.ring import AgentWord, read_word, word_json
 from tasks.nodes.risk import Sample
 from tasks.nodes.sampling import merged, sample_of
@@ -36,9 +38,10 @@ from tests.unit.nodes.builders import (
     SOFT,
     node,
     report,
+    seen,
     word,
 )
-from tests.unit.preflight.recordings.made import HEALTHY, THRESHOLDS, sick
+from tests.unit.preflight.recordings.made import HEALTHY, THRESHOLDS, sick, xid_line
 
 READY = {"type": "Ready", "status": "True"}
 
@@ -170,6 +173,55 @@ def test_an_agent_that_sees_none_of_eight_gpus_vouches_for_nothing_and_lets_no_r
 
 def test_a_node_that_says_nothing_of_gpus_may_have_any() -> None:
     assert expected_of(node(labels={}), THRESHOLDS) == Expected()
+
+
+class OneNode:
+    """Its API server, which takes a patch as it is meant."""
+
+    def __init__(self, there: dict[str, Any]) -> None:
+        self.there = there
+
+    def get(self, path: str) -> dict[str, Any]:
+        return deepcopy(self.there)
+
+    def patch(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        assert path.endswith("/status")
+        self.there["metadata"]["annotations"] |= body["metadata"]["annotations"]
+        self.there["status"] |= body["status"]
+        return self.get(path)
+
+
+@pytest.mark.parametrize("how", ["a repair", "a reset of the retired node"])
+@pytest.mark.parametrize(
+    ("xid_s_ago", "state", "reason"),
+    [
+        (600.0, "probation", "repaired, and all checks pass"),
+        (20.0, "repairing", "xid fails after the repair; it awaits another"),
+    ],
+)
+def test_a_gpu_that_was_reset_without_a_restart_comes_back_unless_it_fails_anew(
+    how: str, xid_s_ago: float, state: str, reason: str
+) -> None:
+    """The Xid that asked for the reset stays in the kernel's log."""
+    now, uptime_s = int(HEALTHY.readings.at), 86400.0
+    log = KernelLogReading((xid_line(95, uptime_s - xid_s_ago),), uptime_s)
+    if how == "a repair":
+        record, said = Record("repairing", now - 900, cause="xid"), seen(repaired="r1")
+    else:
+        record, said = Record("retired", now - 900, cause="xid"), seen(reset="a reset")
+    record, _ = step(record, said, now - 60, POLICY)
+    api = OneNode(node(gpus=2, annotations={HEALTH_ANNOTATION: to_json(record)}))
+    source = sick(kernel_log=log)
+    agent = Agent(api, "node-a", source, THRESHOLDS, POLICY, lambda: None, lambda: now)  # type: ignore[arg-type]
+    agent.look()
+    looked = observe(api.there, [], now + 1, POLICY, DEAR_HOURS)
+    record, _ = step(record, replace(looked, repaired=said.repaired), now + 1, POLICY)
+    assert (record.state, record.reason) == (state, reason)
+    if state == "probation":
+        api.there["metadata"]["annotations"][HEALTH_ANNOTATION] = to_json(record)
+        again = agent.look()
+        assert again is not None
+        assert again.verdict == "ok"
 
 
 STAMPS: list[int | None] = [None]

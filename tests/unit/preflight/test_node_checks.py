@@ -28,7 +28,7 @@ LOCAL = DiskReading("/tmp", False, 0.5, 0.1, 100.0)
 
 def judged(*lines: str) -> list[Finding]:
     log = KernelLogReading(lines, UPTIME_S)
-    return check_xids(log, THRESHOLDS.xids, LIMITS.xid_hours, HEALTHY.readings.gpus)
+    return check_xids(log, THRESHOLDS.xids, LIMITS.xid_hours * HOUR_S, HEALTHY.readings.gpus)
 
 
 def test_a_healthy_node_passes_every_check() -> None:
@@ -68,6 +68,36 @@ def test_an_xid_that_a_reset_mends_is_forgotten_after_a_day() -> None:
     assert (recent.status, old.status) == ("fail", "ok")
 
 
+@pytest.mark.parametrize(
+    ("number", "seconds_after_the_repair", "status"),
+    [
+        (95, -60.0, "ok"),
+        (48, -60.0, "ok"),
+        (79, -60.0, "fail"),  # asks for a restart, after which the log would be empty
+        (95, -3.0, "fail"),  # the two clocks may differ by so much
+        (95, 1.0, "fail"),
+    ],
+)
+def test_a_reported_repair_ends_what_was_before_it_and_nothing_after(
+    number: int, seconds_after_the_repair: float, status: str
+) -> None:
+    """A GPU that was reset without a restart of its node: the kernel's log still has its Xid."""
+    at_s = UPTIME_S - HOUR_S + seconds_after_the_repair
+    log = KernelLogReading((xid_line(number, at_s),), UPTIME_S)
+    read = replace(HEALTHY.readings, kernel_log=log)
+    repaired_at = read.at - HOUR_S
+    xid, *_ = check_node(read, LIMITS, THRESHOLDS.xids, repaired_at)
+    assert (xid.check, xid.status) == ("xid", status)
+
+
+def test_an_xid_that_comes_again_after_the_repair_is_counted_from_then_on() -> None:
+    lines = (xid_line(95, UPTIME_S - 2 * HOUR_S), xid_line(95, UPTIME_S - 60))
+    read = replace(HEALTHY.readings, kernel_log=KernelLogReading(lines, UPTIME_S))
+    xid, *_ = check_node(read, LIMITS, THRESHOLDS.xids, read.at - HOUR_S)
+    assert xid.status == "fail"
+    assert "Xid 95 once, last 1 min ago" in xid.message
+
+
 def test_an_xid_without_a_time_counts() -> None:
     (finding,) = judged("NVRM: Xid (PCI:0000:5d:00): 95, pid=1, text")
     assert finding.status == "fail"
@@ -91,7 +121,7 @@ def test_a_number_that_nobody_listed_is_a_warning_that_says_so() -> None:
 
 def test_a_kernel_log_that_a_pod_may_not_read_is_skipped_with_the_reason() -> None:
     log = KernelLogReading((), 1.0, "/dev/kmsg: Operation not permitted")
-    (finding,) = check_xids(log, {}, 24, ())
+    (finding,) = check_xids(log, {}, 24 * HOUR_S, ())
     assert finding.status == "skipped"
     assert finding.message == "/dev/kmsg: Operation not permitted; the node agent reads it"
 
