@@ -19,10 +19,11 @@ Taint = dict[str, str]
 
 
 def taints_of(record: Record) -> list[Taint]:
-    """Ours. NoExecute, which ends pods at once, only after a fatal failure and once the drain begins.
+    """Ours. None is NoExecute, which would end whatever else runs on the node, databases and names
+    among it: stages are evicted one by one, each with its own grace.
 
     A node that failed once is the scheduler's last choice, and no more: one failure may have been the
-    pod's. Kueue, where it places by topology, looks at NoSchedule and NoExecute alone.
+    pod's. Kueue, where it places by topology, does not look at PreferNoSchedule.
     """
     taints = []
     if record.state == "suspect":
@@ -31,14 +32,7 @@ def taints_of(record: Record) -> list[Taint]:
             {"key": UNHEALTHY_TAINT, "value": slug(causes[0]), "effect": "PreferNoSchedule"}
         )
     if record.state in ("quarantined", "draining", "repairing", "retired"):
-        at_once = record.fatal and record.state in ("draining", "repairing")
-        taints.append(
-            {
-                "key": UNHEALTHY_TAINT,
-                "value": slug(record.cause),
-                "effect": "NoExecute" if at_once else "NoSchedule",
-            }
-        )
+        taints.append({"key": UNHEALTHY_TAINT, "value": slug(record.cause), "effect": "NoSchedule"})
     if record.state == "probation":
         taints.append({"key": PROBATION_TAINT, "value": "true", "effect": "NoSchedule"})
     if record.risk.at_risk:

@@ -184,15 +184,18 @@ def node(name: str, pool: str) -> Object:
 
 
 def pod(name: str, pool: str, node_name: str, **spec: Any) -> Object:
-    """Where `node_name` is empty the scheduler chooses a node of the pool."""
+    """Where `node_name` is empty the scheduler chooses a node of the pool. Without `labels` of its
+    own it is a stage's.
+    """
     closed = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     container = {"image": "dev.local/headrace:dev", "command": ["true"], "securityContext": closed}
     where = {"nodeName": node_name} if node_name else {"nodeSelector": {POOL_LABEL: pool}}
+    labels = spec.pop("labels", {STAGE_LABEL: "pretrain"})
     tolerations = [{"key": KWOK["key"], "operator": "Exists"}, *spec.pop("tolerations", [])]
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "labels": {STAGE_LABEL: "pretrain"}},
+        "metadata": {"name": name, "labels": labels},
         "spec": {
             "restartPolicy": "Never",
             "automountServiceAccountToken": False,

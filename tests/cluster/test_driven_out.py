@@ -30,7 +30,7 @@ def as_a_stages(job: Object) -> Object:
     return job
 
 
-@pytest.mark.parametrize("how", ["taint", "drain"])
+@pytest.mark.parametrize("how", ["taint", "drain", "eviction"])
 def test_a_running_stage_that_is_driven_off_its_node_goes_on_on_another_within_its_job(
     pool: Pool, how: str
 ) -> None:
@@ -39,11 +39,15 @@ def test_a_running_stage_that_is_driven_off_its_node_goes_on_on_another_within_i
     with created(job):
         pod = until("it runs", lambda: running_pod(name))
         sick = pod["spec"]["nodeName"]
-        if how == "taint":
-            ask("taint", "node", sick, "headrace.dev/unhealthy=Xid:NoExecute")
-        else:
-            ask("cordon", sick)
-            evict(pod)
+        match how:
+            case "taint":
+                ask("taint", "node", sick, "headrace.dev/unhealthy=Xid:NoExecute")
+            case "drain":
+                ask("cordon", sick)
+                evict(pod)
+            case _:  # as the node controller does it
+                ask("taint", "node", sick, "headrace.dev/unhealthy=Xid:NoSchedule")
+                evict(pod)
         try:
             until("it is driven out", lambda: running_pod(name) is None)
             leave(pod, 75)
@@ -53,10 +57,10 @@ def test_a_running_stage_that_is_driven_off_its_node_goes_on_on_another_within_i
             status = get("job", name, "-n", "headrace")["status"]
             assert "Failed" not in str(status), status
         finally:
-            if how == "taint":
-                ask("taint", "node", sick, "headrace.dev/unhealthy-")
-            else:
+            if how == "drain":
                 ask("uncordon", sick)
+            else:
+                ask("taint", "node", sick, "headrace.dev/unhealthy-")
 
 
 def test_a_stage_whose_node_is_taken_out_before_it_begins_stays_in_its_job(

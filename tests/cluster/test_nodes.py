@@ -129,6 +129,7 @@ def test_a_sick_node_comes_back_through_repair_and_probation_though_the_controll
     with nodes.controller(policy, "--apply") as controller:
         nodes.create_pod("p0", name(nodes, 0))
         nodes.create_pod("p1", name(nodes, 0), terminationGracePeriodSeconds=7)
+        nodes.create_pod("database", name(nodes, 0), labels={"app": "database"})
         nodes.end_preflight("p0", 69, report(FATAL))
 
         def comes_to(wanted: str) -> None:
@@ -138,7 +139,7 @@ def test_a_sick_node_comes_back_through_repair_and_probation_though_the_controll
 
         comes_to("repairing")
         assert nodes.pod("p1") is None
-        assert nodes.taints(name(nodes, 0)) == [("headrace.dev/unhealthy", "xid", "NoExecute")]
+        assert nodes.taints(name(nodes, 0)) == [("headrace.dev/unhealthy", "xid", "NoSchedule")]
         agent.look()
         let_the_controller_look(nodes)
         assert state(nodes) == "repairing"
@@ -165,6 +166,9 @@ def test_a_sick_node_comes_back_through_repair_and_probation_though_the_controll
         *pairwise(["healthy", "quarantined", "draining", "repairing", "probation", "healthy"])
     ]
     assert nodes.taints(name(nodes, 0)) == []
+    neighbour = nodes.pod("database")
+    assert neighbour is not None
+    assert "deletionTimestamp" not in neighbour["metadata"]
     assert agent.stamp() == record.dear_ok_until > time.time()
     shown = nodes.person("--history", name(nodes, 0)).stdout
     assert "repairing -> probation: repaired, and all checks pass" in shown

@@ -31,18 +31,11 @@ def test_each_state_has_its_taint(state: State) -> None:
     assert bare(Record(state, NOW, cause="ecc")) == WANTED[state]
 
 
-@pytest.mark.parametrize(
-    ("state", "effect"),
-    [
-        ("quarantined", "NoSchedule"),
-        ("draining", "NoExecute"),
-        ("repairing", "NoExecute"),
-        ("retired", "NoSchedule"),
-    ],
-)
-def test_a_fatal_failure_ends_pods_at_once_when_the_drain_begins(state: State, effect: str) -> None:
-    [taint] = taints_of(Record(state, NOW, cause="ecc", incidents=(FATAL,)))
-    assert taint["effect"] == effect
+@pytest.mark.parametrize("state", ["quarantined", "draining", "repairing", "retired"])
+def test_a_fatal_failure_ends_no_pod_that_is_not_a_stages(state: State) -> None:
+    """NoExecute would; stages are evicted by name instead."""
+    fatal = Record(state, NOW, cause="ecc", incidents=(FATAL,))
+    assert bare(fatal) == [("headrace.dev/unhealthy", "ecc", "NoSchedule")]
 
 
 def test_a_node_at_risk_keeps_its_state_and_refuses_long_jobs() -> None:
