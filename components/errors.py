@@ -25,7 +25,8 @@ class StageError(Exception):
     @property
     def line(self) -> str:
         """Kind, what, where and what to do next, on one line."""
-        return f"{self.kind} error: {self.message} {self.hint}".strip()
+        said = f"{self.kind} error: {self.message}"
+        return f"{said}; {self.hint}" if self.hint else said
 
 
 class UserError(StageError):

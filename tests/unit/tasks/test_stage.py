@@ -18,4 +18,4 @@ def test_a_stage_whose_turn_comes_after_the_run_was_cancelled_does_not_begin(
     state = run_stage.fn("clean", str(tmp_path))
     assert state.is_failed()
     assert isinstance(state.data, InfraError)
-    assert state.message == "infra error: clean: stopped before it began run it again"
+    assert state.message == "infra error: clean: stopped before it began; run it again"
