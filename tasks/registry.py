@@ -23,6 +23,7 @@ from tasks.mlflow_faults import (
     download_faults_typed,
     first_line,
     registry_uri,
+    mlflow_faults_typed,
 )
 from tasks.mlflow_run import open_store
 from tasks.publish import publish_tree
@@ -63,8 +64,6 @@ def register(root: Path) -> tuple[Registered, bool]:
     in between, gives one version in each registry. MLflow is asked each time: its database may have
     been wiped, or the version deleted. Raises InfraError if MLflow does not take it.
     """
-    from mlflow.exceptions import MlflowException
-
     key = prepare(root, "evaluate").run.key
     place = registry_uri()
     folder = config.home_root(root) / FOLDER
@@ -72,13 +71,14 @@ def register(root: Path) -> tuple[Registered, bool]:
     with locked(folder / ".lock"):  # a second one waits, and then finds the first one's
         known = read_note(folder / f"{key}.json")
         try:
-            version = find_version(key)
-            if known is not None and (known.registry, known.version) == (place, version):
-                return known, False
-            version = version or _create_version(root, key)
-            uri = f"models:/{MODEL_NAME}/{version}"
-            answer = generate(uri, [TRIAL_PROMPT])[0]
-        except (MlflowException, OSError, StageError) as error:
+            with mlflow_faults_typed():
+                version = find_version(key)
+                if known is not None and (known.registry, known.version) == (place, version):
+                    return known, False
+                version = version or _create_version(root, key)
+                uri = f"models:/{MODEL_NAME}/{version}"
+                answer = generate(uri, [TRIAL_PROMPT])[0]
+        except (OSError, StageError) as error:
             raise InfraError(
                 f"the registry did not take the model: {first_line(error)}",
                 "the model is safe in artifacts/; `headrace run` registers it when MLflow answers",

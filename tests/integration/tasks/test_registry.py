@@ -244,11 +244,15 @@ def test_a_model_that_cannot_be_loaded_is_one_line_that_says_who_must_act(
     assert "secret" not in caught.value.message
 
 
-def test_a_registry_that_is_away_postpones_the_model(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "server", ["http://me:secret@127.0.0.1:9", "sqlite:///{root}/params.yaml"],
+    ids=["away", "a database that is none"],
+)  # fmt: skip
+def test_a_registry_that_does_not_answer_postpones_the_model(
+    root: Path, monkeypatch: pytest.MonkeyPatch, server: str
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.format(root=root))
     with pytest.raises(InfraError, match="the registry did not take the model") as caught:
         register(root)
     assert "secret" not in caught.value.message
