@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import socket
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,8 +23,8 @@ from tasks.mlflow_faults import (
     absence_typed,
     download_faults_typed,
     first_line,
-    registry_uri,
     mlflow_faults_typed,
+    registry_uri,
 )
 from tasks.mlflow_run import open_store
 from tasks.publish import publish_tree
@@ -255,24 +256,32 @@ def generate(uri: str, prompts: list[str], **params: Any) -> list[str]:
         raise UserError(f"{uri}: no address of a model", f"as in models:/{MODEL_NAME}/1")
     import mlflow
 
-    with download_faults_typed(uri):
-        _require_version(uri)
-        folder = mlflow.artifacts.download_artifacts(artifact_uri=uri)
-    try:
-        answers: Json = mlflow.pyfunc.load_model(folder).predict(prompts, params=params)
-        return [str(answer) for answer in answers]
-    except MemoryError:
-        raise
-    except Exception as error:  # a version brings code of its own
-        raise disk_error(error, Path(folder)) or DataError(
-            f"{uri} in {registry_uri()} does not answer: {first_line(error)}",
-            "`headrace models` lists the others",
-        ) from error
+    with _files_of(uri) as folder:
+        try:
+            answers: Json = mlflow.pyfunc.load_model(str(folder)).predict(prompts, params=params)
+            return [str(answer) for answer in answers]
+        except MemoryError:
+            raise
+        except Exception as error:  # a version brings code of its own
+            raise disk_error(error, folder) or DataError(
+                f"{uri} in {registry_uri()} does not answer: {first_line(error)}",
+                "`headrace models` lists the others",
+            ) from error
 
 
-def _require_version(uri: str) -> None:
+@contextmanager
+def _files_of(uri: str) -> Iterator[Path]:
+    """A version's files while the body runs: where they lie if that is a folder here, else a copy."""
+    from mlflow.artifacts import download_artifacts
     from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
+    from mlflow.utils.uri import is_local_uri
 
     nothing = f"{uri} in {registry_uri()}: no such version"
-    with absence_typed(nothing, "`headrace models` lists them"):
-        ModelsArtifactRepository.get_underlying_uri(uri)
+    with tempfile.TemporaryDirectory(prefix="headrace-version-") as copy:
+        with download_faults_typed(uri):
+            with absence_typed(nothing, "`headrace models` lists them"):
+                place = ModelsArtifactRepository.get_underlying_uri(uri)
+            folder = download_artifacts(
+                artifact_uri=uri, dst_path=None if is_local_uri(place) else copy
+            )
+        yield Path(folder)

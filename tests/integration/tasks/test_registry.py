@@ -1,17 +1,23 @@
 """The registry with a real store and a small real model."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import FileInfo
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.artifact_repository_registry import _artifact_repository_registry
 
 from components.errors import DataError, InfraError, StageError, UserError
 from tasks import registry
@@ -156,6 +162,51 @@ def test_a_registration_after_a_killed_one_ends_its_run_and_clears_its_files(roo
     assert client.get_run(others.info.run_id).info.status == "RUNNING"
     assert not staged.exists()
     assert not list((root / "runs").glob("tmp*"))
+
+
+class Elsewhere(ArtifactRepository):
+    """A store that is no folder to MLflow, with its files in one."""
+
+    def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
+        folder = self._folder / (path or "")
+        return [
+            FileInfo(str(item.relative_to(self._folder)), item.is_dir(), item.stat().st_size)
+            for item in (folder.iterdir() if folder.is_dir() else [])
+        ]
+
+    def _download_file(self, remote_file_path: str, local_path: str) -> None:
+        shutil.copy(self._folder / remote_file_path, local_path)
+
+    @property
+    def _folder(self) -> Path:
+        return Path(urlsplit(self.artifact_uri).path)
+
+    def log_artifact(self, local_file: str, artifact_path: str | None = None) -> None:
+        raise NotImplementedError
+
+    log_artifacts = log_artifact
+
+
+def test_a_version_leaves_no_copy_of_its_files_behind_and_one_in_a_folder_is_not_copied(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(root)
+    (weights,) = root.glob("mlruns/**/artifacts/model/*.safetensors")
+    kept = weights.parents[2]
+    monkeypatch.setitem(_artifact_repository_registry._registry, "elsewhere", Elsewhere)
+    MlflowClient().create_model_version("headrace", f"elsewhere://store{kept}")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    with registry._files_of("models:/headrace/1") as folder:
+        assert folder == kept
+    with registry._files_of("models:/headrace/2") as folder:
+        assert temporary in folder.parents
+        copied = folder / weights.relative_to(kept)
+        assert copied.read_bytes() == weights.read_bytes()
+    answers = [generate(f"models:/headrace/{number}", ["?"]) for number in (1, 2)]
+    assert answers[0] == answers[1]
+    assert list(temporary.iterdir()) == []
 
 
 def test_weights_that_were_cut_short_are_the_versions_fault(root: Path) -> None:
