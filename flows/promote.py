@@ -62,7 +62,9 @@ def rollback(reason: str) -> State:
         entry = promotion.rollback(reason, _who())
     except StageError as error:
         return Failed(message=error.line)
-    return Completed(message=f"version {entry.after} is champion again, after {entry.before}")
+    return Completed(
+        message=f"version {entry.after} is champion again, after {entry.before}: {entry.why}"
+    )
 
 
 def _who() -> str:

@@ -215,7 +215,7 @@ def _rollback(arguments: argparse.Namespace, root: Path) -> int:
     from tasks.promotion import rollback
 
     entry = rollback(arguments.reason)
-    print(f"version {entry.after} is champion again, after {entry.before}")
+    print(f"version {entry.after} is champion again, after {entry.before}: {entry.why}")
     return 0
 
 

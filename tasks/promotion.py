@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -81,17 +82,45 @@ def promote(root: Path, version: str = "", override: str = "", who: str = "") ->
 
 @mlflow_faults_typed()
 def rollback(why: str, who: str = "") -> Entry:
-    """Make the champion before the present one champion again. Raises UserError if there is none."""
+    """Make the champion before the present one champion again; of those that are still there.
+
+    The record says why, and which were passed over because somebody deleted them. Raises UserError
+    if there is none.
+    """
     from mlflow import MlflowClient
 
     client = MlflowClient()
     entries = settle(client)
     *earlier, present = journal.champions(entries) or [""]
-    earlier = [version for version in earlier if version and version != present]
-    if not earlier:
-        raise UserError("there is no champion to go back to", "`headrace models` shows the record")
-    target = _version(client, earlier[-1])
-    return move(client, entries, "rollback", present, str(target.version), who, why)
+    deleted: list[str] = []
+    for version in reversed(earlier):
+        if version in ("", present, *deleted):
+            continue
+        if _exists(client, version):
+            return move(
+                client, entries, "rollback", present, version, who, why + _passed_over(deleted)
+            )
+        deleted.append(version)
+    raise UserError(
+        f"there is no champion to go back to{_passed_over(deleted)}",
+        "`headrace models` shows the record",
+    )
+
+
+def _passed_over(deleted: Sequence[str]) -> str:
+    return f" (deleted meanwhile: version {', '.join(deleted)})" if deleted else ""
+
+
+def _exists(client: "MlflowClient", version: str) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.get_model_version(MODEL_NAME, version)
+    except MlflowException as error:
+        if error.error_code not in NAMES_NOTHING:
+            raise
+        return False
+    return True
 
 
 def _version(client: "MlflowClient", version: str) -> "ModelVersion":

@@ -79,6 +79,27 @@ def test_a_rollback_goes_back_one_champion_at_a_time(project: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_rollback_goes_past_champions_that_were_deleted_and_names_them(project: Path) -> None:
+    for loss in (1.5, 1.4, 1.3, 1.2):
+        register(project, loss)
+        promote(project)
+    for version in ("2", "3"):
+        MlflowClient().delete_model_version(MODEL_NAME, version)
+    entry = rollback("it leaks")
+    assert (entry.before, entry.after, champion()) == ("4", "1", "1")
+    assert journal.read(MlflowClient())[-1].why == "it leaks (deleted meanwhile: version 3, 2)"
+
+
+def test_a_rollback_to_nothing_but_deleted_champions_names_them(project: Path) -> None:
+    for loss in (1.5, 1.4):
+        register(project, loss)
+        promote(project)
+    MlflowClient().delete_model_version(MODEL_NAME, "1")
+    with pytest.raises(UserError, match=r"no champion to go back to \(.*: version 1\)"):
+        rollback("it leaks")
+    assert champion() == "2"
+
+
 def test_a_mover_without_a_name_is_on_the_record_by_number(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,7 +37,7 @@ def test_the_flows_promote_show_the_verdict_and_go_back(project: Path) -> None:
     assert "| loss.dpo | 1.4000 ± 0.1000 | 1.5000 ± 0.1000 |" in shown.data
     state = rollback("slow", return_state=True)
     assert (state.type.value, state.message) == (
-        "COMPLETED", "version 1 is champion again, after 2",
+        "COMPLETED", "version 1 is champion again, after 2: slow",
     )  # fmt: skip
     assert champion() == "1"
     assert journal.read(MlflowClient())[-1].why == "slow"
