@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 PLACE = Path(".headrace", "reproductions")
+FIGURES = Path("reports", "evaluate.json")
 NOTE = Path("runs", "reproduction.json")
 """In a clone: what is to be computed there yet; there is none once all is compared."""
 
@@ -85,7 +87,7 @@ def reproduce(
     with held(_lock(folder), this_process(folder), lambda other: say(f"waiting for {other}")):
         _remove_ended(folder)
         note = outcome.read_json(folder / NOTE) or {}
-        if note.get("of") == [version.run_id, first]:
+        if note.get("of") == [version.run_id, first] and "figures" in note:
             say(f"going on in {folder}")
         else:
             note = _begin(client, version, home, folder, first, say)
@@ -106,8 +108,7 @@ def reproduce(
             )
             for stage in order
         ]
-        report = client.download_artifacts(str(version.run_id), "reports/evaluate.json")
-        worst = largest_move(_figures(Path(report)), _figures(folder / "reports" / "evaluate.json"))
+        worst = largest_move(note["figures"], _figures(folder / FIGURES))
         (folder / NOTE).unlink()  # asked again, all is computed again
     return Reproduction(str(version.version), folder, rows, worst, max_se)
 
@@ -126,7 +127,7 @@ def _begin(
     commit = version.tags.get("headrace.git_commit", "").removesuffix("-dirty")
     say(f"cloning commit {commit[:12]} into {folder}")
     _clone(home, folder, commit)
-    _fetch_files(client, str(version.run_id), folder)
+    figures = _fetch_files(client, str(version.run_id), folder)
     recorded = _digests(folder)
     _require_same_code(folder)
     order = select(read_dag(folder), ())
@@ -135,6 +136,7 @@ def _begin(
     note = {
         "of": [version.run_id, first],
         "recorded": recorded,
+        "figures": figures,
         "todo": order[order.index(first) :],
     }
     (folder / NOTE).parent.mkdir(exist_ok=True)
@@ -181,15 +183,26 @@ def _clone(home: Path, folder: Path, commit: str) -> None:
         ) from error
 
 
-def _fetch_files(client: "MlflowClient", run_id: str, folder: Path) -> None:
-    with download_faults_typed(f"what MLflow's run {run_id} keeps"):
-        kept = {file.path for file in client.list_artifacts(run_id, "reproduce")}
-        for name in REPRODUCE:
-            if f"reproduce/{name}" not in kept:
+def _fetch_files(client: "MlflowClient", run_id: str, folder: Path) -> dict[str, Json]:
+    """Put what the version was computed from into the clone; return the figures it was given.
+
+    All that MLflow is asked for is asked before the hours of work.
+    """
+    wanted = {f"reproduce/{name}": folder / name for name in REPRODUCE}
+    with (
+        download_faults_typed(f"what MLflow's run {run_id} keeps"),
+        tempfile.TemporaryDirectory() as place,
+    ):
+        parts = ("reproduce", FIGURES.parent.name)
+        kept = {file.path for part in parts for file in client.list_artifacts(run_id, part)}
+        for name in (*wanted, str(FIGURES)):
+            if name not in kept:
                 raise UserError(
                     f"the version keeps no {name}", "it was registered before versions kept it"
                 )
-            shutil.copy(client.download_artifacts(run_id, f"reproduce/{name}"), folder / name)
+        for name, target in wanted.items():
+            shutil.copy(client.download_artifacts(run_id, name, place), target)
+        return _figures(Path(client.download_artifacts(run_id, str(FIGURES), place)))
 
 
 def _require_same_code(folder: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from components.errors import UserError
 from tasks.registry import MODEL_NAME, REPRODUCE
 from tests.integration.tasks import toy
 from tests.integration.tasks.processes import pods_of, started_run, wait_for
@@ -55,6 +56,8 @@ def test_a_reproduction_that_was_killed_goes_on_where_it_stopped_and_a_second_on
     assert json.loads((clone / "runs" / "reproduction.json").read_text())["todo"] == [
         "left", "right", "join",
     ]  # fmt: skip
+    (report,) = version.glob("mlruns/**/reports/evaluate.json")
+    report.unlink()  # MLflow was asked for all that it takes at the beginning
     first = subprocess.Popen(
         COMMAND, cwd=version, env=toy.environment(), text=True, stdout=subprocess.PIPE,
     )  # fmt: skip
@@ -73,3 +76,14 @@ def test_a_reproduction_that_was_killed_goes_on_where_it_stopped_and_a_second_on
     assert said.strip().endswith(f"{MODEL_NAME} version 1: bit-equal")
     assert (run / "work" / "started").read_text() == "xx"
     assert not (clone / "runs" / "reproduction.json").exists()
+
+
+def test_a_version_without_figures_to_compare_with_is_refused_before_anything_is_computed(
+    version: Path,
+) -> None:
+    (report,) = version.glob("mlruns/**/reports/evaluate.json")
+    report.unlink()
+    done = toy.run(version, *COMMAND, check=False)
+    assert done.returncode == UserError.exit_code
+    assert "user error: the version keeps no reports/evaluate.json" in done.stdout
+    assert "computing" not in done.stdout
