@@ -1,5 +1,6 @@
-"""A real MLflow registry in a folder, with versions that answer."""
+"""A real MLflow registry in a folder, with versions that answer; and what a version is made of."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
 from components.contract import STAGES
 from tasks.champion import ALIAS
-from tasks.registry import MODEL_NAME
+from tasks.registry import MODEL_NAME, REPRODUCE
 
 GATES = """
 against_champion: {loss.dpo: {better: lower, min_gain_se: -1}}
@@ -35,6 +36,21 @@ SIGNATURE = ModelSignature(
     Schema([ColSpec("string")]),
     ParamSchema([ParamSpec("max_new_tokens", "long", 1)]),
 )
+
+
+def evaluated(folder: Path) -> Path:
+    """`folder` as a project whose models, small real ones, are evaluated: all that is registered."""
+    from tests.small_models import write_model
+
+    for name in ("dpo", "quantize"):
+        write_model(folder / "artifacts" / name)
+    (folder / "artifacts" / "evaluate").mkdir()
+    (folder / "artifacts" / "evaluate" / "results.md").write_text("a table")
+    (folder / "reports").mkdir()
+    (folder / "reports" / "evaluate.json").write_text(json.dumps({"bits": {"dpo": 1.5}}))
+    for name in REPRODUCE:
+        (folder / name).write_text("{}\n")
+    return folder
 
 
 @contextmanager

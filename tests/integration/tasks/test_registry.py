@@ -1,6 +1,5 @@
 """The registry with a real store and a small real model."""
 
-import json
 import shutil
 import signal
 import subprocess
@@ -23,7 +22,7 @@ from components.errors import DataError, InfraError, StageError, UserError
 from tasks import registry
 from tasks.mlflow_faults import registry_uri
 from tasks.registry import generate, register
-from tests.small_models import write_model
+from tests.integration.tasks.registered import evaluated
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +36,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 @pytest.fixture
 def root(tmp_path: Path, empty_store: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project whose models are evaluated."""
-    for name in ("dpo", "quantize"):
-        write_model(tmp_path / "artifacts" / name)
-    (tmp_path / "artifacts" / "evaluate").mkdir()
-    (tmp_path / "artifacts" / "evaluate" / "results.md").write_text("a table")
-    (tmp_path / "reports").mkdir()
-    (tmp_path / "reports" / "evaluate.json").write_text(json.dumps({"bits": {"dpo": 1.5}}))
-    for name in registry.REPRODUCE:
-        (tmp_path / name).write_text("{}\n")
+    evaluated(tmp_path)
     monkeypatch.setattr(
         registry, "prepare", lambda *_: SimpleNamespace(run=SimpleNamespace(key="k"))
     )
