@@ -23,6 +23,7 @@ SECRET_PART = re.compile(
     r"(?:^|;)\s*\w*(?:key|signature|secret|password|pwd)=([^;]+)", re.IGNORECASE
 )
 """In a connection string, such as AccountKey."""
+COLOUR = re.compile(r"\x1b\[[\d;]*m")
 MIN_CHARS = 6
 """A shorter value is no secret, and may stand in any text."""
 
@@ -79,13 +80,18 @@ def _under_secret_names(value: Any, *, is_secret: bool) -> Iterator[str]:
 
 
 class RedactedStream:
-    """A stream of text that lets no secret through. What C code prints does not come this way."""
+    """A stream of text that lets no secret through. What C code prints does not come this way.
+
+    Text that holds one loses its colours, which may begin or end within it.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        return self._stream.write(redacted(text))
+        plain = COLOUR.sub("", text)
+        hidden = redacted(plain)
+        return self._stream.write(text if hidden == plain else hidden)
 
     def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -96,6 +102,11 @@ class RedactedStream:
 
 
 def redact_output() -> None:
-    """Let no secret through to what this process prints."""
-    sys.stdout = cast("TextIO", RedactedStream(sys.stdout))
-    sys.stderr = cast("TextIO", RedactedStream(sys.stderr))
+    """Let no secret through to what this process prints.
+
+    To be called before a library's logging takes hold of the streams: Prefect's does on import.
+    """
+    if not isinstance(sys.stdout, RedactedStream):
+        sys.stdout = cast("TextIO", RedactedStream(sys.stdout))
+    if not isinstance(sys.stderr, RedactedStream):
+        sys.stderr = cast("TextIO", RedactedStream(sys.stderr))

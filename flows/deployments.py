@@ -5,6 +5,11 @@ import os
 import signal
 from pathlib import Path
 
+from components.redaction import redact_output
+
+if __name__ == "__main__":  # what flow runs print comes through this process too
+    redact_output()
+
 from prefect.types.entrypoint import EntrypointType
 
 from flows import cancelled, dead_flows

@@ -12,7 +12,7 @@ from typing import get_args
 from components.addresses import with_secrets
 from components.contract import STAGES, Json
 from components.errors import DataError, StageError, UserError, disk_faults_typed
-from components.redaction import redacted
+from components.redaction import redact_output
 from tasks import config, console, surroundings
 from tasks.dag import read_dag, select
 
@@ -107,15 +107,16 @@ def _add_how(run: argparse.ArgumentParser) -> None:
 
 
 def main() -> int:
+    redact_output()
     arguments = parser().parse_args()
     handler: Handler = arguments.handler
     try:
         with disk_faults_typed(Path.cwd()):
             return handler(arguments, Path.cwd())
     except StageError as error:
-        print(redacted(f"{error.kind} error: {error.message}"), file=sys.stderr)
+        print(f"{error.kind} error: {error.message}", file=sys.stderr)
         if error.hint:
-            print(redacted(error.hint), file=sys.stderr)
+            print(error.hint, file=sys.stderr)
         return error.exit_code
 
 

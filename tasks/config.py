@@ -209,6 +209,7 @@ def set_environment_defaults(environ: MutableMapping[str, str], root: Path) -> N
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # anyone may register a version
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # of each run, with its password
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # its own 7 are over four minutes without a word
         "DO_NOT_TRACK": "1",
         "GX_ANALYTICS_ENABLED": "false",

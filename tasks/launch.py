@@ -24,7 +24,7 @@ from components.errors import (
     disk_faults_typed,
 )
 from components.params import load_params
-from components.redaction import redacted
+from components.redaction import redact_output, redacted
 from tasks import config, outcome
 from tasks.claim import settle
 from tasks.config import FLOW_RUN
@@ -52,6 +52,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tasks.launch", description=__doc__)
     parser.add_argument("stage", choices=STAGES)
     stage = parser.parse_args().stage
+    redact_output()
     root = Path.cwd()
     die_with_supervisor()
     config.set_environment_defaults(os.environ, root)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from components.redaction import redacted
+from components.redaction import redact_output, redacted
 from tasks import config
 from tasks.flow_record import has_ended
 from tasks.mirror import mirror_all
@@ -36,6 +36,7 @@ def _only_mirror(root: Path, wait: bool) -> Iterator[bool]:
 
 
 def main() -> int:
+    redact_output()
     parser = argparse.ArgumentParser(prog="python -m tasks.tracking", description=__doc__)
     parser.add_argument(
         "--follow", metavar="FLOW_RUN", help="keep up with this flow run to its end"

@@ -4,7 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from components.redaction import RedactedStream, redacted
+import pytest
+
+from components.redaction import RedactedStream, redact_output, redacted
 
 ENVIRON = {
     "HF_TOKEN": "hf_abcdef",
@@ -56,6 +58,28 @@ def test_a_stream_hides_what_is_printed_to_it() -> None:
     print("at https://a:b@host/c", file=RedactedStream(inner))  # type: ignore[arg-type]
     RedactedStream(inner).writelines(["and https://d:e@host/f"])  # type: ignore[arg-type]
     assert inner.getvalue() == "at https://***@host/c\nand https://***@host/f"
+
+
+def test_a_secret_that_is_coloured_is_hidden_and_no_colour_runs_on() -> None:
+    inner = io.StringIO()
+    stream = RedactedStream(inner)  # type: ignore[arg-type]
+    stream.write("\x1b[94mhttps://a:b\x1b[0m@host/c?token=\x1b[1md\x1b[0m \x1b[32mgreen\x1b[0m\n")
+    stream.write("\x1b[32mgreen\x1b[0m")
+    assert inner.getvalue() == "https://***@host/c?token=*** green\n\x1b[32mgreen\x1b[0m"
+
+
+def test_output_that_is_asked_twice_to_hide_secrets_hides_them_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inner = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", inner)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    redact_output()
+    first = sys.stdout
+    redact_output()
+    assert sys.stdout is first
+    print("at https://a:b@host/c")
+    assert inner.getvalue() == "at https://***@host/c\n"
 
 
 def test_a_worker_that_is_asked_to_hides_what_it_prints() -> None:

@@ -1,12 +1,25 @@
 """Secrets are planted wherever a project meets them, and looked for wherever it writes."""
 
 import os
+import re
+import select
+import socket
+import socketserver
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import pytest
+
+from tasks.console import READY, answers
 from tests.integration.tasks import toy
-from tests.integration.tasks.processes import wait_for
+from tests.integration.tasks.consoles import free_ports
+from tests.integration.tasks.prefect_server import serving
+from tests.integration.tasks.processes import pods_of, wait_for
 
 SECRETS = {
     "HEADRACE_RATER_KEY": "planted-rater-key",
@@ -103,3 +116,131 @@ def test_servers_that_are_away_are_named_without_their_passwords(project: Path) 
 def said_by(done: "subprocess.CompletedProcess[str]") -> str:
     """Empty where the mirror found another at work."""
     return done.stdout
+
+
+@contextmanager
+def mlflow_in(folder: Path) -> Iterator[str]:
+    """The host and port of an MLflow server with its store in `folder`, while the body runs.
+
+    It asks for no password, and takes one.
+    """
+    (port,) = free_ports(1)
+    folder.mkdir()
+    server = subprocess.Popen(
+        [
+            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
+            "--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}",
+            "--artifacts-destination", str(folder / "files"),
+        ],
+        cwd=folder, env=toy.environment() | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        wait_for(lambda: answers(f"http://127.0.0.1:{port}/health"), 120)
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def test_a_password_in_mlflows_address_is_in_no_log_where_mlflow_prints_where_its_runs_are(
+    project: Path, tmp_path: Path
+) -> None:
+    toy.set_param(project, "left", text="S")
+    with mlflow_in(tmp_path / "store") as place:
+        environ = {"MLFLOW_TRACKING_URI": f"http://jane:planted-mlflow@{place}"}
+        quiet = toy.run(project, sys.executable, "-m", "tasks.tracking", **environ)
+        environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "false"
+        done = toy.run(project, sys.executable, "-m", "tasks.cli", "stage", "left", **environ)
+        toy.run(project, "flock", "runs/.mirror.lock", "true")
+    said = (project / "runs" / "mirror.log").read_text()
+    assert "View run" not in quiet.stdout
+    assert f"View run left at: http://***@{place}/#/experiments/" in said
+    assert "planted" not in done.stdout
+    assert told(project) == told(tmp_path / "store") == []
+
+
+class Gateway(socketserver.ThreadingTCPServer):
+    """A proxy before the server on the port `behind`, which is away once the gateway `is_bad`."""
+
+    daemon_threads = True
+
+    def __init__(self, behind: int) -> None:
+        super().__init__(("127.0.0.1", 0), Connection)
+        self.behind, self.is_bad = behind, False
+
+    @property
+    def port(self) -> int:
+        return int(self.server_address[1])
+
+
+class Connection(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        assert isinstance(self.server, Gateway)
+        if self.server.is_bad:
+            self.request.sendall(
+                b"HTTP/1.1 502 Bad Gateway\r\nretry-after: 0.1\r\nconnection: close\r\n"
+                b"content-length: 0\r\n\r\n"
+            )
+            self.request.shutdown(socket.SHUT_WR)
+            while self.request.recv(65536):  # else what it still sends breaks the connection
+                pass
+            return
+        with socket.create_connection(("127.0.0.1", self.server.behind)) as other:
+            ends = {self.request: other, other: self.request}
+            while not self.server.is_bad:
+                for end in select.select(list(ends), [], [], 0.1)[0]:
+                    data = end.recv(65536)
+                    if not data:
+                        return
+                    ends[end].sendall(data)
+
+
+@contextmanager
+def gateway_to(api: str) -> Iterator[Gateway]:
+    with Gateway(urlsplit(api).port or 80) as gateway:
+        threading.Thread(target=gateway.serve_forever, daemon=True).start()
+        try:
+            yield gateway
+        finally:
+            gateway.shutdown()
+
+
+@pytest.mark.timeout(600)
+def test_a_password_in_prefects_address_is_in_no_log_when_a_gateway_says_that_prefect_is_away(
+    project: Path, tmp_path: Path
+) -> None:
+    toy.set_param(project, "left", text="S")
+    log, ready = tmp_path / "deployments.log", project / ".headrace" / "console" / READY
+    for folder in (ready.parent, tmp_path / "prefect"):
+        folder.mkdir(parents=True, exist_ok=True)
+    with (
+        serving(tmp_path / "prefect") as api,
+        gateway_to(api) as gateway,
+        log.open("wb") as file,
+        ExitStack() as processes,
+    ):
+        place = f"127.0.0.1:{gateway.port}/api"
+        environ = toy.environment() | {"PREFECT_API_URL": f"http://jane:planted-prefect@{place}"}
+
+        def begin(*words: str) -> "subprocess.Popen[bytes]":
+            process = subprocess.Popen(
+                [sys.executable, "-m", *words], cwd=project, env=environ, stdout=file,
+                stderr=subprocess.STDOUT,
+            )  # fmt: skip
+            processes.callback(process.wait)
+            processes.callback(process.kill)  # before
+            return process
+
+        begin("flows.deployments")
+        with toy.held(project):
+            run = begin("tasks.cli", "stage", "left")
+            wait_for(lambda: pods_of(project) and ready.exists(), 180)
+            gateway.is_bad = True
+        wait_for(lambda: run.poll() is not None, 180)
+        wait_for(lambda: re.search(r"headrace\.\w+ - .*502 Bad Gateway", log.read_text()))
+    said = log.read_text()
+    assert f"View at http://***@127.0.0.1:{gateway.port}/runs/flow-run/" in said
+    assert f"server went away (Server error '502 Bad Gateway' for url 'http://***@{place}/" in said
+    assert "planted" not in said
+    assert told(project) == told(tmp_path / "prefect") == []
