@@ -20,6 +20,7 @@ from k8s.devcluster.build import program
 from tasks.cluster import api
 from tasks.cluster.api import Api, Object, Refused, namespace_of
 from tasks.cluster.manifest import Attempt, Place, load_template, owned, render
+from tasks.cluster.names import project_of
 from tasks.config import load_resources
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,7 +82,15 @@ def rendered(job: StageJob, fleet: str, *, is_queued: bool) -> list[Object]:
     resources = load_resources(ROOT).of("pretrain").model_copy(update=changes)
     folder = Path("/headrace/project")
     place = Place(
-        fleet, "dev.local/headrace:dev", "headrace", folder.parent, folder, 1000, 1000, False
+        fleet,
+        "dev.local/headrace:dev",
+        "headrace",
+        folder.parent,
+        folder,
+        1000,
+        1000,
+        False,
+        project_of(folder, "headrace"),
     )
     attempt = Attempt("pretrain", job.key, 1, folder / "runs" / "pretrain" / job.key, "")
     made, *service = render(load_template(ROOT), attempt, resources, place)

@@ -20,7 +20,7 @@ from tasks.cluster.api import (
     namespace_of,
     patiently,
 )
-from tasks.cluster.manifest import job_name
+from tasks.cluster.names import job_name, project_of
 from tasks.cluster.seen import JOB_NAME_LABEL, JOB_UID_LABEL, is_live
 from tasks.config import Settings, load_resources
 from tasks.run_dir import latest_run, read_request
@@ -34,7 +34,7 @@ PATIENCE_S = 30.0
 
 def cancel_stages(root: Path, stages: Iterable[str], settings: Settings) -> list[str]:
     """Cancel the Jobs that the workspace's newest attempts at `stages` still have; return their names."""
-    names, wait_s = [], settings.lost_s
+    names, wait_s, project = [], settings.lost_s, project_of(root, settings.claim)
     resources = load_resources(root)
     for stage in stages:
         run = latest_run(root, stage)
@@ -42,7 +42,7 @@ def cancel_stages(root: Path, stages: Iterable[str], settings: Settings) -> list
         said = outcome.read(run) if run else None
         is_over = said is not None and said.attempt == request.get("attempt")
         if request.get("launcher") == "kubernetes" and not is_over:
-            names.append(job_name(stage, request["key"], request["attempt"]))
+            names.append(job_name(project, stage, request["key"], request["attempt"]))
             wait_s = max(wait_s, resources.of(stage).grace_s + settings.lost_s)
     if names:
         server = connect()

@@ -20,16 +20,15 @@ from tasks.cluster.api import Away, Object, Refused, namespace_of, patiently, re
 from tasks.cluster.cancel import CANCELLED, pods_are_gone
 from tasks.cluster.following import follow, said_in_pod
 from tasks.cluster.manifest import (
-    KEY_LABEL,
     Attempt,
     Place,
-    job_name,
     left_behind,
     load_template,
     operators_folder,
     owned,
     render,
 )
+from tasks.cluster.names import KEY_LABEL, PROJECT_LABEL, is_of, job_name, project_of
 from tasks.cluster.progress import JobProgress
 from tasks.cluster.seen import finished
 from tasks.cluster.signals import Signals
@@ -45,7 +44,7 @@ class KubernetesLauncher:
     def __init__(self, settings: Settings, root: Path) -> None:
         checks.require_volume(root, settings.volume)
         checks.require_image(root, settings)
-        self._settings = settings
+        self._settings, self._project = settings, project_of(root, settings.claim)
         self._api = api.connect()
         self._signals = Signals()
 
@@ -57,7 +56,7 @@ class KubernetesLauncher:
         if said is not None and said.attempt == before["attempt"]:
             return False
         with refusals_typed():
-            job = self._find(job_name(run.stage, run.key, before["attempt"]), time.sleep)
+            job = self._find(self._job_name(run, before), time.sleep)
         if job is not None:
             return CANCELLED not in (job["metadata"].get("annotations") or {})
         return said_in_pod(run.path, before["attempt"]) is not None
@@ -68,7 +67,7 @@ class KubernetesLauncher:
         SIGINT cancels it. SIGTERM leaves it running and raises InfraError: who asks again adopts it.
         """
         began_at, request = time.time(), read_request(run.path)
-        name = job_name(run.stage, run.key, request["attempt"])
+        name = self._job_name(run, request)
         progress = JobProgress(run, name)
         with self._signals, refusals_typed():
             job = self._find(name, self._signals.pause)
@@ -101,6 +100,9 @@ class KubernetesLauncher:
             path = namespace_of(api.JOBS, self._settings.namespace, name)
             self._api.patch(path, {"spec": {"ttlSecondsAfterFinished": KEPT_S}})
 
+    def _job_name(self, run: RunDir, request: Mapping[str, Json]) -> str:
+        return job_name(self._project, run.stage, run.key, request["attempt"])
+
     def _find(self, name: str, pause: Callable[[float], object]) -> Object | None:
         path = namespace_of(api.JOBS, self._settings.namespace, name)
         try:
@@ -117,16 +119,17 @@ class KubernetesLauncher:
         self, run: RunDir, name: str, resources: StageResources, progress: JobProgress
     ) -> None:
         """See that nothing of an earlier attempt at the same key runs any more."""
-        selector = f"{KEY_LABEL}={run.key}"
+        selector = f"{KEY_LABEL}={run.key}"  # of Jobs without a project, too
         path = namespace_of(api.JOBS, self._settings.namespace)
         jobs = self._ask(lambda: self._api.get(path, labelSelector=selector), progress)["items"]
         for job in jobs:
-            if job["metadata"]["name"] != name and not finished(job):
+            is_earlier = job["metadata"]["name"] != name and is_of(job, self._project, run.path)
+            if is_earlier and not finished(job):
                 progress.say(f"ending the Job {job['metadata']['name']} of an earlier attempt")
                 self._api.delete(f"{path}/{job['metadata']['name']}")
         wait_s = resources.grace_s + self._settings.lost_s
-        pause = self._signals.pause
-        if not pods_are_gone(self._api, self._settings.namespace, selector, wait_s, pause):
+        pause, its_pods = self._signals.pause, f"{PROJECT_LABEL}={self._project},{selector}"
+        if not pods_are_gone(self._api, self._settings.namespace, its_pods, wait_s, pause):
             progress.say("a pod of an earlier attempt does not end; what it writes is fenced off")
 
     def _submit(
@@ -181,7 +184,7 @@ class KubernetesLauncher:
         uid, gid = (os.getuid(), os.getgid()) if os.getuid() else (1000, 1000)
         return Place(
             settings.namespace, settings.image, settings.claim, settings.volume, root.resolve(),
-            uid, gid, settings.dev,
+            uid, gid, settings.dev, self._project,
         )  # fmt: skip
 
 

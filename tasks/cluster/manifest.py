@@ -10,6 +10,17 @@ from ruamel.yaml import YAML
 
 from components.contract import ON_MANY_RANKS, Json
 from tasks.claim import GANG, PLACES
+from tasks.cluster.names import (
+    ATTEMPT_LABEL,
+    FLOW_RUN,
+    KEY_LABEL,
+    PRIORITY_LABEL,
+    PROJECT_LABEL,
+    QUEUE_LABEL,
+    RUN_DIR,
+    TIME_LIMIT_LABEL,
+    job_name,
+)
 from tasks.cluster.seen import JOB_NAME_LABEL
 from tasks.config import StageResources
 from tasks.nodes.names import AT_RISK_TAINT, PROBATION_TAINT, STAGE_LABEL
@@ -23,14 +34,6 @@ OF_CREDENTIALS = ("HEADRACE_RATER_", "FSSPEC_")
 """How the names of such variables begin, as far as they are the same for all stores."""
 MULTI_DAY_H = 24
 """A stage that may take so long stays away from nodes that are likely to fail."""
-
-KEY_LABEL = "headrace.dev/key"
-ATTEMPT_LABEL = "headrace.dev/attempt"
-FLOW_RUN = "headrace.dev/flow-run"
-RUN_DIR = "headrace.dev/run-dir"
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
-PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
-TIME_LIMIT_LABEL = "kueue.x-k8s.io/max-exec-time-seconds"
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class Place:
     gid: int
     is_dev: bool
     """Whether pods take the code from the checkout in place of the image's."""
+    project: str
+    """See `project_of`."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +67,6 @@ class Attempt:
     """That were sick in an earlier attempt."""
 
 
-def job_name(stage: str, key: str, number: int) -> str:
-    """The same for the same attempt: who asks second finds the first one's Job."""
-    return f"{stage.replace('_', '-')}-{key}-a{number}"
-
-
 def load_template(root: Path) -> tuple[Object, Object]:
     """The Job and the Service of `k8s/job.yaml`."""
     with (root / TEMPLATE).open(encoding="utf-8") as file:
@@ -79,8 +79,9 @@ def render(
 ) -> list[Object]:
     """The objects to create, in this order: the Job, and its Service if it has several pods."""
     job, service = map(_deep_copy, template)
-    name = job_name(attempt.stage, attempt.key, attempt.number)
+    name = job_name(place.project, attempt.stage, attempt.key, attempt.number)
     labels = {
+        PROJECT_LABEL: place.project,
         STAGE_LABEL: attempt.stage.replace("_", "-"),
         KEY_LABEL: attempt.key,
         ATTEMPT_LABEL: str(attempt.number),

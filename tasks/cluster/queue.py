@@ -12,11 +12,12 @@ from rich.table import Table
 
 from tasks.cluster import api
 from tasks.cluster.api import Api, Object, connect, namespace_of, patiently, refusals_typed
-from tasks.cluster.manifest import (
+from tasks.cluster.names import (
     FLOW_RUN,
     KEY_LABEL,
     PRIORITY_LABEL,
     QUEUE_LABEL,
+    run_dir_of,
 )
 from tasks.cluster.seen import JOB_NAME_LABEL, Seen, finished, instant, workload_of
 from tasks.cluster.situation import order_in_queue, situation
@@ -39,6 +40,8 @@ class Row:
     age_s: float
     why: str
     flow_run: str
+    project: str
+    """The folder of whoever launched it; empty if the Job does not say."""
 
 
 def show(settings: Settings, *, as_json: bool, with_ended: bool) -> int:
@@ -52,17 +55,19 @@ def show(settings: Settings, *, as_json: bool, with_ended: bool) -> int:
         print(f"no stages in the namespace {settings.namespace}")
         return 0
     table = Table("stage", "state", "place", "queue", "priority", "node", "since", "why", box=None)
+    is_shared = len({row.project for row in found}) > 1
     for row in found:
+        whose = f"\n{row.project}" if is_shared else ""
         table.add_row(
-            f"{row.stage} {row.key}", row.state, row.place, row.queue, row.priority, row.nodes,
-            shown_age(row.age_s), row.why,
+            f"{row.stage} {row.key}{whose}", row.state, row.place, row.queue, row.priority,
+            row.nodes, shown_age(row.age_s), row.why,
         )  # fmt: skip
     Console().print(table)
     return 0
 
 
 def rows(server: Api, namespace: str, *, with_ended: bool = False) -> list[Row]:
-    """One for each stage's Job: those that run first, then the queue in its order."""
+    """One for each stage's Job, of all projects: those that run first, then the queue in its order."""
     jobs, pods, workloads = (
         patiently(partial(server.get, namespace_of(path, namespace)), ANSWER_S, _say)["items"]
         for path in (api.JOBS, api.PODS, api.WORKLOADS)
@@ -86,6 +91,7 @@ def _row(job: Object, pods: Sequence[Object], workloads: Sequence[Object]) -> Ro
         labels.get(PRIORITY_LABEL, ""), now.state, place, ", ".join(now.nodes),
         round(time.time() - instant(job["metadata"]["creationTimestamp"]), 1), now.detail,
         (job["metadata"].get("annotations") or {}).get(FLOW_RUN, ""),
+        run_dir_of(job).rpartition("/runs/")[0],
     )  # fmt: skip
 
 

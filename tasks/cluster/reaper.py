@@ -2,7 +2,8 @@
 
 A flow that was killed leaves its Job running, for the next one to adopt. If none comes, it would
 hold its GPUs to the end. Of a flow run that Prefect does not know, since it was deleted there or had a
-temporary server, the record below `runs/flows/` tells; without one it is another project's.
+temporary server, the record below `runs/flows/` tells. Other projects' Jobs are left to those who serve
+their flows, also where Prefect knows all of them: how long they wait, and for whom, is not known here.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from tasks import flow_record
 from tasks.cluster import api
 from tasks.cluster.api import Api, Object, connect, namespace_of
 from tasks.cluster.cancel import cancel
-from tasks.cluster.manifest import FLOW_RUN
+from tasks.cluster.names import FLOW_RUN, PROJECT_LABEL, project_of
 from tasks.cluster.seen import finished
 from tasks.config import Settings
 
@@ -52,12 +53,13 @@ async def watch(settings: Settings, home: Path) -> None:
 
 
 async def reap(server: Api, settings: Settings, home: Path, over: dict[str, float]) -> list[str]:
-    """End what is to be ended now, side by side, and return the names of the Jobs that were.
+    """End what of the project is to be ended now, side by side; return the names of the Jobs that were.
 
     `over` keeps between two calls when (Unix seconds) a flow run was first seen to be gone.
     """
     path = namespace_of(api.JOBS, settings.namespace)
-    jobs = (await asyncio.to_thread(server.get, path))["items"]
+    own = f"{PROJECT_LABEL}={project_of(home, settings.claim)}"
+    jobs = (await asyncio.to_thread(server.get, path, labelSelector=own))["items"]
     running = {
         job["metadata"]["name"]: flow_run
         for job in jobs

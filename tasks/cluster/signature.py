@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tasks import config
 from tasks.cluster.api import JOBS, Api, Away, Object, Refused, namespace_of
-from tasks.cluster.manifest import FLOW_RUN
+from tasks.cluster.names import FLOW_RUN
 from tasks.cluster.seen import finished
 
 INTERVAL_S = 5.0

@@ -154,6 +154,8 @@ def test_jobs_of_a_cancelled_flow_run_are_ended_when_the_flow_could_not(
             "source", "running", "dev-1", flow_run,
         )  # fmt: skip
         asyncio.run(set_state(flow_run, Cancelled()))
+        other = place.root.with_name("other")  # whoever serves another project on the same Prefect
+        assert asyncio.run(reaper.reap(connect(), settings, other, {})) == []
         (name,) = asyncio.run(reaper.reap(connect(), settings, place.root, {}))
     assert name.startswith("source-")
     assert jobs(place) == []

@@ -21,13 +21,15 @@ from typing import Any
 
 from tasks.cluster import api
 from tasks.cluster.api import Refused, namespace_of
-from tasks.cluster.manifest import Attempt, Place, job_name, load_template, render
+from tasks.cluster.manifest import Attempt, Place, load_template, render
+from tasks.cluster.names import job_name
 from tests.cluster import projects
 from tests.resources import resources
 from tests.unit.cluster.recordings import FOLDER, compact
 
 ROOT = Path(__file__).resolve().parents[3]
 NAMESPACE = "recorded"
+PROJECT = "0" * 8
 REGISTRY_PORT = 5999
 PATIENCE_S = 90.0
 CHECKS = "/apis/kueue.x-k8s.io/v1beta2/admissionchecks"
@@ -51,7 +53,7 @@ class Cluster:
         key = hashlib.sha256(label.encode()).hexdigest()[:12]
         place = Place(
             NAMESPACE, image, "headrace", self.folder, self.folder, projects.UID, projects.UID,
-            is_dev=False,
+            is_dev=False, project=PROJECT,
         )  # fmt: skip
         attempt = Attempt("pretrain", key, 1, self.folder, "")
         job, *_ = render(
@@ -64,7 +66,7 @@ class Cluster:
         pod["initContainers"][0]["workingDir"] = "/tmp"
         change(job)
         self.api.create(namespace_of(api.JOBS, NAMESPACE), job)
-        return job_name("pretrain", key, 1)
+        return job_name(PROJECT, "pretrain", key, 1)
 
     def look(self, name: str) -> Look:
         jobs, pods, workloads = (

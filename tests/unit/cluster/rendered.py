@@ -19,7 +19,7 @@ Object = dict[str, Any]
 
 PLACE = Place(
     "headrace", "registry.example/headrace:abc", "claim", Path("/v"), Path("/v/p"), 1000, 1000,
-    is_dev=False,
+    is_dev=False, project="abcdef01",
 )  # fmt: skip
 
 

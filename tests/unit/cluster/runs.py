@@ -12,6 +12,7 @@ from tasks.outcome import Outcome
 from tasks.run_dir import RunDir
 
 STAGE, KEY, ATTEMPT = "pretrain", "0123456789ab", 1
+PROJECT = "abcdef01"
 
 
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from tasks import outcome
 from tasks.cluster import api, cancel
 from tasks.cluster.api import Refused, namespace_of
 from tasks.cluster.cancel import pods_are_gone
+from tasks.cluster.names import project_of
 from tasks.config import Settings
 from tests.resources import resources_yaml
 from tests.unit.cluster.recordings import document
@@ -152,7 +153,7 @@ def test_of_a_workspace_the_jobs_that_have_not_ended_are_cancelled(
     run = run_folder(tmp_path)
     latest = run.path.parent / "latest.json"
     latest.write_text(json.dumps({"key": KEY}))
-    name = f"{STAGE}-{KEY}-a1"
+    name = f"{STAGE}-{project_of(tmp_path, 'headrace')}-{KEY}-a1"
     stages, settings = (STAGE, "sft"), Settings(namespace=NAMESPACE)
     with routed({}) as (server, _):
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path / "kubeconfig", server.port)))

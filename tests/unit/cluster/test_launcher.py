@@ -13,12 +13,21 @@ from components.errors import InfraError, UserError
 from tasks.cluster import api, following
 from tasks.cluster.api import namespace_of
 from tasks.cluster.launcher import KubernetesLauncher
-from tasks.cluster.manifest import job_name
+from tasks.cluster.names import job_name
 from tasks.config import Settings, StageResources
 from tasks.run_dir import RunDir
 from tests.resources import resources
 from tests.unit.cluster.recordings import document
-from tests.unit.cluster.runs import ATTEMPT, KEY, STAGE, hurry, pod_says, run_folder, said
+from tests.unit.cluster.runs import (
+    ATTEMPT,
+    KEY,
+    PROJECT,
+    STAGE,
+    hurry,
+    pod_says,
+    run_folder,
+    said,
+)
 from tests.unit.cluster.servers import (
     Answer,
     Routed,
@@ -32,7 +41,7 @@ from tests.unit.cluster.servers import (
 
 ROOT = Path(__file__).resolve().parents[3]
 NAMESPACE = "n"
-NAME = job_name(STAGE, KEY, ATTEMPT)
+NAME = job_name(PROJECT, STAGE, KEY, ATTEMPT)
 JOBS, PODS, WORKLOADS, EVENTS, SERVICES, QUEUES = (
     namespace_of(path, NAMESPACE)
     for path in (api.JOBS, api.PODS, api.WORKLOADS, api.EVENTS, api.SERVICES, api.LOCAL_QUEUES)
@@ -85,7 +94,11 @@ def routes_of_a_new_job() -> Routes:
 def launching(
     root: Path, routes: Routes, monkeypatch: pytest.MonkeyPatch, patience_s: float = 5
 ) -> Iterator[tuple[Routed, KubernetesLauncher]]:
-    """A launcher in a project at `root`, which has access to a server of these answers."""
+    """A launcher in a project at `root`, which has access to a server of these answers.
+
+    They are by the project's name, and `root` is another folder each time.
+    """
+    monkeypatch.setattr("tasks.cluster.launcher.project_of", lambda root, claim: PROJECT)
     (root / "k8s").mkdir()
     (root / "k8s" / "job.yaml").write_text((ROOT / "k8s" / "job.yaml").read_text())
     with routed(routes) as (server, _):
@@ -265,6 +278,8 @@ def test_what_is_left_of_an_earlier_attempt_ends_before_the_next_one_begins(
     earlier, done = complete_job(), complete_job()
     earlier["metadata"]["name"], earlier["status"] = "pretrain-earlier", {}
     done["metadata"]["name"] = "pretrain-done"
+    for job in (earlier, done):
+        job["metadata"]["labels"] = {"headrace.dev/project": PROJECT}
     routes = routes_of_a_new_job()
     routes["GET", JOBS][0] = lists(1, earlier, done)
     routes["DELETE", f"{JOBS}/pretrain-earlier"] = [says({})]

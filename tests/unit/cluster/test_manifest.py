@@ -13,7 +13,6 @@ from components.contract import STAGES
 from tasks.cluster.checks import quantity
 from tasks.cluster.manifest import (
     Place,
-    job_name,
     left_behind,
     owned,
     render,
@@ -21,7 +20,6 @@ from tasks.cluster.manifest import (
 from tasks.config import StageResources
 from tests.resources import DEFAULT, resources
 from tests.unit.cluster.rendered import (
-    PLACE,
     TEMPLATE,
     attempt,
     containers,
@@ -29,8 +27,6 @@ from tests.unit.cluster.rendered import (
     rendered,
     require_valid,
 )
-
-DNS_LABEL = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 
 SIZES_GIB = st.floats(0.0001, 4096)
 RESOURCES = st.builds(
@@ -49,6 +45,7 @@ STAGE = st.sampled_from(STAGES)
 PLACES = st.builds(
     Place, st.just("n"), st.just("i:t"), st.just("c"), st.just(Path("/v")), st.just(Path("/v/p")),
     st.integers(1, 60000), st.integers(1, 60000), st.booleans(),
+    st.from_regex(r"[0-9a-f]{8}", fullmatch=True),
 )  # fmt: skip
 
 
@@ -159,34 +156,6 @@ def test_kueue_is_told_queue_priority_and_a_time_limit_of_at_least_a_second(
     for label in (labels, template["metadata"]["labels"]):
         for value in label.values():
             assert re.fullmatch(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", value), value
-
-
-@settings(max_examples=20)
-@given(
-    STAGE,
-    st.from_regex(r"[0-9a-f]{12}", fullmatch=True),
-    st.integers(1, 10**6),
-    st.integers(1, 4096),
-)
-def test_a_name_is_a_dns_label_with_room_for_a_pods_number_and_the_same_for_the_same_attempt(
-    stage: str, key: str, number: int, num_nodes: int
-) -> None:
-    name = job_name(stage, key, number)
-    assert DNS_LABEL.fullmatch(f"{name}-{num_nodes - 1}")
-    assert job_name(stage, key, number) == name
-    assert job_name(stage, key, number + 1) != name
-    job, *_ = render(TEMPLATE, attempt(stage, number, key), resources(), PLACE)
-    assert job["metadata"]["name"] == name
-
-
-def test_no_two_attempts_have_one_name() -> None:
-    asked = [
-        (stage, key, number)
-        for stage in STAGES
-        for key in ("0123456789ab", "0123456789a1")
-        for number in (1, 11)
-    ]
-    assert len({job_name(*one) for one in asked}) == len(asked)
 
 
 @settings(max_examples=20)

@@ -57,7 +57,9 @@ def stage_of(recording: str, stage: str, **more: str) -> dict[str, Any]:
         "headrace.dev/stage": stage, "headrace.dev/key": "k" * 12,
         "kueue.x-k8s.io/queue-name": "data", "kueue.x-k8s.io/priority-class": "research",
     } | more  # fmt: skip
-    found["job"]["metadata"]["annotations"] = {"headrace.dev/flow-run": "a-flow"}
+    found["job"]["metadata"]["annotations"] = {
+        "headrace.dev/flow-run": "a-flow", "headrace.dev/run-dir": f"/v/{stage}s/runs/{stage}/{'k' * 12}",
+    }  # fmt: skip
     for pod in found["pods"]:
         pod["metadata"]["labels"] = {"batch.kubernetes.io/job-name": name}
     return found
@@ -94,6 +96,7 @@ def test_what_runs_comes_before_what_waits_which_comes_in_its_order() -> None:
     ]
     assert [row.stage for row in found if row.why.startswith("no node: 0/1 nodes")] == ["dpo"]
     assert {row.flow_run for row in found} == {"a-flow"}
+    assert [row.project for row in found][:2] == ["/v/pretrains", "/v/sfts"]
     assert {(row.key, row.queue, row.priority) for row in found} == {("k" * 12, "data", "research")}
     assert all(row.age_s > 0 for row in found)
 
@@ -138,13 +141,28 @@ def test_people_get_a_table_or_a_line(
             show(asking(tmp_path, monkeypatch, server.port), as_json=False, with_ended=False) == 0
         )
     lines = capsys.readouterr().out.splitlines()
-    assert re.search(r"clean k+ +queued +1 of 2 +data +research", "\n".join(lines))
+    assert re.search(r"clean k+ +queued +1 of 2 +data +research.*\n */v/cleans ", "\n".join(lines))
     empty: Routes = {("GET", path): [lists(1)] for path in (JOBS, PODS, WORKLOADS)}
     with routed(empty) as (server, _):
         assert (
             show(asking(tmp_path, monkeypatch, server.port), as_json=False, with_ended=False) == 0
         )
     assert capsys.readouterr().out == "no stages in the namespace n\n"
+
+
+def test_a_stages_folder_is_told_only_where_there_are_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = stage_of("running", "pretrain")
+    routes: Routes = {
+        ("GET", JOBS): [lists(1, one["job"])], ("GET", PODS): [lists(1, *one["pods"])],
+        ("GET", WORKLOADS): [lists(1, one["workload"])],
+    }  # fmt: skip
+    with routed(routes) as (server, _):
+        show(asking(tmp_path, monkeypatch, server.port), as_json=False, with_ended=False)
+    said = capsys.readouterr().out
+    assert "pretrain" in said
+    assert "/v/" not in said
 
 
 def test_a_missing_right_and_a_server_that_stays_away_are_errors_that_say_so(

@@ -16,6 +16,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 
 from tasks.cluster import api, cancel, reaper
 from tasks.cluster.api import namespace_of
+from tasks.cluster.names import project_of
 from tasks.cluster.reaper import CANCELLED_GRACE_S, Ended, overdue
 from tasks.config import Settings
 from tasks.flow_record import FlowRecord, record_path
@@ -112,7 +113,7 @@ def job(name: str, flow_run: str | None, status: dict[str, Any] | None = None) -
     return made
 
 
-def test_all_that_is_overdue_is_ended_though_one_of_them_cannot_be(
+def test_all_of_the_project_that_is_overdue_is_ended_though_one_of_them_cannot_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Prefect's answers are given; the Kubernetes that is asked and told is a server."""
@@ -140,6 +141,9 @@ def test_all_that_is_overdue_is_ended_though_one_of_them_cannot_be(
     with routed(routes) as (server, of), caplog.at_level(logging.WARNING, "headrace.reaper"):
         names = asyncio.run(reaper.reap(of, Settings(namespace="n", lost_s=1), tmp_path, {}))
         assert len(server.was_asked("DELETE", f"{path}/ended")) == 1
+        (asked_for,) = [query for *route, query, _ in server.asked if route == ["GET", path]]
+    own = project_of(tmp_path, "headrace")
+    assert asked_for == {"labelSelector": f"headrace.dev/project={own}"}
     assert asked == [{"over", "goes on"}]
     assert names == ["ended"]
     said = [record.getMessage() for record in caplog.records]

@@ -143,6 +143,7 @@ def test_each_stage_renders_with_the_projects_own_resources(stage: str) -> None:
     labels = job["metadata"]["labels"]
     assert labels["headrace.dev/stage"] == stage.replace("_", "-")
     assert labels["app.kubernetes.io/part-of"] == "headrace"
+    assert labels["headrace.dev/project"] == PLACE.project
     assert job["spec"]["template"]["metadata"]["labels"].items() <= labels.items()
 
 

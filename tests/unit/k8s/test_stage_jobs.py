@@ -31,6 +31,7 @@ def job_of(stage: str) -> Object:
     place = Place(
         SETTINGS.namespace, "image:tag", SETTINGS.claim, SETTINGS.volume,
         SETTINGS.volume / "project", 1000, 1000, is_dev=False,
+        project="abcdef01",
     )  # fmt: skip
     attempt = Attempt(stage, "0123456789ab", 1, place.root / "runs" / stage / "0123456789ab", "")
     return render(load_template(ROOT), attempt, load_resources(ROOT).of(stage), place)[0]
