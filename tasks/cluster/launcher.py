@@ -22,6 +22,7 @@ from tasks.cluster.following import follow, said_in_pod
 from tasks.cluster.manifest import (
     Attempt,
     Place,
+    is_gang,
     left_behind,
     load_template,
     operators_folder,
@@ -166,7 +167,8 @@ class KubernetesLauncher:
         attempt = Attempt(
             run.stage, run.key, request["attempt"], run.path, request["flow_run"], tuple(avoid)
         )
-        return render(load_template(run.root), attempt, resources, self._place(run.root))
+        template = load_template(run.root, of_gang=is_gang(run.stage, resources))
+        return render(template, attempt, resources, self._place(run.root))
 
     def _create_services(
         self, services: Sequence[Object], job: Object, progress: JobProgress

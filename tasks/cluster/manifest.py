@@ -27,6 +27,10 @@ from tasks.nodes.names import AT_RISK_TAINT, PROBATION_TAINT, STAGE_LABEL
 
 Object = dict[str, Any]
 TEMPLATE = Path("k8s", "job.yaml")
+GANG_TEMPLATE = Path("k8s", "gang.yaml")
+"""In place of the other, for gangs alone, where a site has written one."""
+DECIDED = ("cpu", "memory", "ephemeral-storage", "nvidia.com/gpu")
+"""What k8s/resources.yaml says of a container's resources; all others are the template's."""
 RENDEZVOUS_PORT = 29500
 CREDENTIALS = {"ingest": "ingest-credentials"}
 """Of stages that read what is outside: the Secret whose keys are variables of their process."""
@@ -67,9 +71,17 @@ class Attempt:
     """That were sick in an earlier attempt."""
 
 
-def load_template(root: Path) -> tuple[Object, Object]:
-    """The Job and the Service of `k8s/job.yaml`."""
-    with (root / TEMPLATE).open(encoding="utf-8") as file:
+def is_gang(stage: str, resources: StageResources) -> bool:
+    """Whether the stage's pods are one training, whose ranks talk to each other all the time."""
+    return resources.num_nodes > 1 and stage in ON_MANY_RANKS
+
+
+def load_template(root: Path, *, of_gang: bool = False) -> tuple[Object, Object]:
+    """The Job and the Service of `k8s/job.yaml`, or of `k8s/gang.yaml` if there is one for a gang."""
+    path = root / TEMPLATE
+    if of_gang and (root / GANG_TEMPLATE).exists():
+        path = root / GANG_TEMPLATE
+    with path.open(encoding="utf-8") as file:
         job, service = YAML(typ="safe").load_all(file)
     return job, service
 
@@ -93,12 +105,13 @@ def render(
         PRIORITY_LABEL: resources.priority,
         TIME_LIMIT_LABEL: str(max(1, round(resources.time_limit_h * 3600))),
     }
-    job["metadata"]["annotations"] = {RUN_DIR: str(attempt.run_dir), FLOW_RUN: attempt.flow_run}
+    notes = {RUN_DIR: str(attempt.run_dir), FLOW_RUN: attempt.flow_run}
     if resources.is_elastic:
-        job["metadata"]["annotations"] |= {
+        notes |= {
             "kueue.x-k8s.io/job-min-parallelism": str(resources.min_nodes),
             "kueue.x-k8s.io/job-completions-equal-parallelism": "true",
         }
+    _annotate(job["metadata"], notes)
     job["spec"] |= {"parallelism": resources.num_nodes, "completions": resources.num_nodes}
     _fill_pod(job["spec"]["template"], attempt, resources, place, name, labels)
     if resources.num_nodes == 1:
@@ -140,10 +153,10 @@ def _fill_pod(
     labels: Mapping[str, str],
 ) -> None:  # fmt: skip
     template["metadata"]["labels"] |= labels
-    is_gang = resources.num_nodes > 1 and attempt.stage in ON_MANY_RANKS
-    if is_gang and resources.gpus:
+    gang = is_gang(attempt.stage, resources)
+    if gang and resources.gpus:
         topology = {"kueue.x-k8s.io/podset-preferred-topology": "topology.headrace.dev/rack"}
-        template["metadata"]["annotations"] = topology
+        _annotate(template["metadata"], topology)
     pod = template["spec"]
     pod["terminationGracePeriodSeconds"] = resources.grace_s
     pod["securityContext"] |= {"runAsUser": place.uid, "runAsGroup": place.gid}
@@ -151,7 +164,7 @@ def _fill_pod(
         pod["subdomain"] = name
     pod["tolerations"] += tolerations(resources)
     if attempt.avoid_nodes:
-        pod["affinity"] = _away_from(attempt.avoid_nodes)
+        _keep_away(pod, attempt.avoid_nodes)
     (volume,) = (one for one in pod["volumes"] if one["name"] == "project")
     volume["persistentVolumeClaim"]["claimName"] = place.claim
     for volume_name, size_gib in (
@@ -162,25 +175,25 @@ def _fill_pod(
         volume["emptyDir"]["sizeLimit"] = _mebibytes(size_gib)
     (preflight,), (stage,) = pod["initContainers"], pod["containers"]
     preflight["command"] += ["--gpus", str(resources.gpus), "--shared", str(attempt.run_dir)]
-    if is_gang:
+    if gang:
         members = attempt.run_dir / PLACES / GANG
         preflight["command"] += ["--gang", "--members", str(members)]
     stage["command"] += [attempt.stage, str(attempt.run_dir)]
     if attempt.stage in CREDENTIALS:
         secret = {"name": CREDENTIALS[attempt.stage], "optional": True}
-        stage["envFrom"] = [{"secretRef": secret}]
-    environment = _environment(attempt, resources, place, name, is_gang)
+        stage["envFrom"] = [*stage.get("envFrom", []), {"secretRef": secret}]
+    environment = _environment(attempt, resources, place, name, gang)
     for container in (preflight, stage):
         container["image"] = place.image
         container["workingDir"] = str(place.root)
-        container["resources"] = _requests(resources)
+        container["resources"] = _with(container.get("resources") or {}, _requests(resources))
         container["env"] += [{"name": k, "value": v} for k, v in environment.items()]
         (mount,) = (one for one in container["volumeMounts"] if one["name"] == "project")
         mount["mountPath"] = str(place.mount)
 
 
 def _environment(
-    attempt: Attempt, resources: StageResources, place: Place, name: str, is_gang: bool
+    attempt: Attempt, resources: StageResources, place: Place, name: str, gang: bool
 ) -> dict[str, str]:
     # One for each GPU, of a stage that spreads over them; another would run whole on each.
     num_ranks = resources.ranks_on_a_node if attempt.stage in ON_MANY_RANKS else 1
@@ -196,7 +209,7 @@ def _environment(
     }
     if place.is_dev:  # an image has DeepSpeed's operators compiled
         values["TORCH_EXTENSIONS_DIR"] = str(operators_folder(attempt.run_dir))
-    if is_gang:
+    if gang:
         values |= {
             "HEADRACE_GANG": "1",
             "PET_NPROC_PER_NODE": str(num_ranks),
@@ -218,6 +231,20 @@ def _requests(resources: StageResources) -> Object:
     return {"requests": {"cpu": cpu} | limits, "limits": limits}
 
 
+def _with(template: Object, decided: Object) -> Object:
+    """A container's resources: the template's, such as a network device, and those decided elsewhere."""
+    merged = dict(template)
+    for part, amounts in decided.items():
+        own = template.get(part) or {}
+        kept = {name: amount for name, amount in own.items() if name not in DECIDED}
+        merged[part] = kept | amounts
+    return merged
+
+
+def _annotate(metadata: Object, notes: dict[str, str]) -> None:
+    metadata["annotations"] = (metadata.get("annotations") or {}) | notes
+
+
 def tolerations(resources: StageResources) -> list[Object]:
     """Of a stage's pods, beside those of every Job."""
     found = []
@@ -230,12 +257,15 @@ def tolerations(resources: StageResources) -> list[Object]:
     return found
 
 
-def _away_from(nodes: Sequence[str]) -> Object:
+def _keep_away(pod: Object, nodes: Sequence[str]) -> None:
+    """Narrow each of the template's terms, if it has some: a node has to meet one of them."""
     is_another = {
         "key": "kubernetes.io/hostname", "operator": "NotIn", "values": sorted(nodes),
     }  # fmt: skip
-    terms = {"nodeSelectorTerms": [{"matchExpressions": [is_another]}]}
-    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
+    rules = pod.setdefault("affinity", {}).setdefault("nodeAffinity", {})
+    required = rules.setdefault("requiredDuringSchedulingIgnoredDuringExecution", {})
+    for term in required.setdefault("nodeSelectorTerms", [{}]):
+        term["matchExpressions"] = [*term.get("matchExpressions", []), is_another]
 
 
 def _mebibytes(gib: float) -> str:
