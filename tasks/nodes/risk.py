@@ -18,7 +18,7 @@ from tasks.nodes.record import Risk
 DAY_S = 86400
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """What the agent has read since the sample before, over all devices; None where nothing could be."""
 
