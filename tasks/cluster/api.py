@@ -38,6 +38,8 @@ TIMEOUT_S = (5.0, 30.0)
 """To connect, and between two pieces of an answer."""
 WATCH_S = 60
 """A watch is asked for so long; the server's bookmarks keep it from being taken for dead."""
+PAGE = 200
+"""Objects in one answer: a pod of 18 KB is five times that as dicts, so a page of them 20 MB."""
 PAUSES_S = (0.5, 1.0, 2.0, 5.0)
 """Between tries; the last one over and over."""
 ASK_IT = "is it up? `kubectl version` asks it too"
@@ -63,6 +65,19 @@ class Api:
     def get(self, path: str, **query: str) -> Object:
         """Raises Refused or Away, as all of these do."""
         return self._json("GET", path, query)
+
+    def pages(self, path: str, **query: str) -> Iterator[Object]:
+        """A list in answers of PAGE objects at most, all of one version.
+
+        Raises Refused (410) between two of them if that version is kept no longer.
+        """
+        query |= {"limit": str(PAGE), "continue": ""}
+        while True:
+            page = self.get(path, **query)
+            yield page
+            query["continue"] = page["metadata"].get("continue") or ""
+            if not query["continue"]:
+                return
 
     def create(self, path: str, body: Object) -> Object:
         return self._json("POST", path, {}, body)

@@ -7,7 +7,7 @@ way: the list is asked for again. Nothing is missed, for what counts is the stat
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from tasks.cluster.api import PAUSES_S, Api, Away, Object, Refused
@@ -15,19 +15,24 @@ from tasks.cluster.api import PAUSES_S, Api, Away, Object, Refused
 SHORTEST_WATCH_S = 1.0
 
 
+def whole(one: Object) -> Object:
+    return one
+
+
 class Watched:
     """The objects of one list, by name, while the body runs.
 
     `changed` is set whenever something changes, here or in another list that shares it. After
     `relist_s` the list is asked for again though no watch has failed, with the end of the watch.
+    `keep` gives what is to be kept of an object, which bounds the memory.
     """
 
     def __init__(
-        self, api: Api, path: str, changed: threading.Event, relist_s: float = math.inf, /,
-        **selectors: str,
+        self, api: Api, path: str, changed: threading.Event, relist_s: float = math.inf,
+        keep: Callable[[Object], Object] = whole, /, **selectors: str,
     ) -> None:  # fmt: skip
         self._api, self._path, self._selectors = api, path, selectors
-        self._relist_s = relist_s
+        self._relist_s, self._keep = relist_s, keep
         self._changed = changed
         self._objects: dict[str, Object] = {}
         self._lock = threading.Lock()
@@ -83,13 +88,20 @@ class Watched:
             self._stopped.wait(PAUSES_S[min(tries, len(PAUSES_S) - 1)])
 
     def _list(self) -> str:
-        found = self._api.get(self._path, **self._selectors)
+        listed: dict[str, Object] = {}
+        version = ""
+        for page in self._api.pages(self._path, **self._selectors):
+            for one in page["items"]:
+                name, kept = one["metadata"]["name"], self._keep(one)
+                known = self._objects.get(name)
+                listed[name] = known if known == kept else kept  # never the same one twice
+            version = str(page["metadata"]["resourceVersion"])
         with self._lock:
-            self._objects = {one["metadata"]["name"]: one for one in found["items"]}
+            self._objects = listed
         self.away_since = None
         self.listed.set()
         self._changed.set()
-        return str(found["metadata"]["resourceVersion"])
+        return version
 
     def _watch(self, version: str) -> str:
         """Take events in until the server ends the watch; return the newest version seen.
@@ -109,7 +121,7 @@ class Watched:
                 if event["type"] == "DELETED":
                     self._objects.pop(one["metadata"]["name"], None)
                 else:
-                    self._objects[one["metadata"]["name"]] = one
+                    self._objects[one["metadata"]["name"]] = self._keep(one)
             self._changed.set()
         if newest == version and time.monotonic() - began < SHORTEST_WATCH_S:
             raise Away("the watch ended at once")

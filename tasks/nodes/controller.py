@@ -23,6 +23,7 @@ from tasks.cluster.watching import Watched
 from tasks.config import load_settings
 from tasks.nodes.acting import Controller
 from tasks.nodes.calls import errors_typed
+from tasks.nodes.kept import kept_node, kept_pod
 from tasks.nodes.names import STAGE_LABEL
 from tasks.nodes.policy import PATH, Policy, load_policy
 
@@ -73,11 +74,12 @@ def run(
     relist_s = policy.controller.relist_s
     controller = Controller(api, policy, dear_hours, apply)
     with (
-        Watched(api, NODES, changed, relist_s, labelSelector=selector) as nodes,
+        Watched(api, NODES, changed, relist_s, kept_node, labelSelector=selector) as nodes,
         Watched(
-            api, namespace_of(PODS, namespace), changed, relist_s, labelSelector=STAGE_LABEL
+            api, namespace_of(PODS, namespace), changed, relist_s, kept_pod,
+            labelSelector=STAGE_LABEL,
         ) as pods,
-    ):
+    ):  # fmt: skip
         while not stop.is_set():
             changed.wait(policy.controller.resync_s)
             changed.clear()

@@ -168,6 +168,13 @@ def lists(version: int, *objects: Object) -> Answer:
     return says({"metadata": {"resourceVersion": str(version)}, "items": list(objects)})
 
 
+def lists_page(version: int, rest: str, *objects: Object) -> Answer:
+    """A part of a list; `rest` is what the next one must be asked for with."""
+    return says(
+        {"metadata": {"resourceVersion": str(version), "continue": rest}, "items": list(objects)}
+    )
+
+
 def thing(name: str, version: int = 1, **more: object) -> Object:
     return {"metadata": {"name": name, "resourceVersion": str(version)}, **more}
 

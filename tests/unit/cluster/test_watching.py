@@ -1,5 +1,6 @@
 """A list kept up to date over whatever a server and the way to it can do."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from tasks.cluster import watching
+from tasks.cluster.api import PAGE, Object
 from tasks.cluster.watching import Watched
 from tests.unit.cluster.servers import (
     Answer,
@@ -18,6 +20,7 @@ from tests.unit.cluster.servers import (
     event,
     hold,
     lists,
+    lists_page,
     refuses,
     says,
     serving,
@@ -124,6 +127,41 @@ def test_the_list_is_asked_for_again_after_its_time_though_no_watch_has_failed()
             server.released.set()
         ended(found)
         assert not found.is_kept
+
+
+def test_a_long_list_comes_in_pages_and_is_watched_from_its_one_version() -> None:
+    script = [lists_page(2, "b..", thing("a"), thing("b")), lists_page(2, "", thing("c"))]
+    with watched(*script) as (server, found):
+        assert server.is_over.wait(PATIENCE_S)
+        assert list(found.objects()) == ["a", "b", "c"]
+        assert asked(server) == ["list", "list", "2"]
+        first, second = (query for _, _, query, _ in server.asked[:2])
+        assert (first["limit"], second["limit"]) == (str(PAGE), str(PAGE))
+        assert (first.get("continue"), second["continue"]) == (None, "b..")
+
+
+def test_a_list_whose_version_goes_between_two_pages_is_begun_anew() -> None:
+    first = lists_page(2, "b..", thing("a"), thing("gone"))
+    with watched(first, refuses(410, "Expired"), lists(9, thing("a", 8))) as (server, found):
+        assert server.is_over.wait(PATIENCE_S)
+        assert asked(server) == ["list", "list", "list", "9"]
+        assert "continue" not in server.asked[2][2]
+        assert versions(found) == {"a": "8"}
+        assert found.refusal is None
+
+
+def test_of_what_is_listed_and_of_what_changes_only_what_is_to_be_kept_is() -> None:
+    def name_only(one: Object) -> Object:
+        return {"name": one["metadata"]["name"]}
+
+    script = [lists(2, thing("a", big="x")), streams(event("ADDED", thing("b", 3, big="y")))]
+    with serving(*script) as (server, api):
+        with Watched(api, "/things", threading.Event(), math.inf, name_only) as found:
+            assert server.is_over.wait(PATIENCE_S)
+            assert found.objects() == {"a": {"name": "a"}, "b": {"name": "b"}}
+            assert server.asked[2][2]["resourceVersion"] == "3"
+            server.released.set()
+        ended(found)
 
 
 @pytest.mark.parametrize(
