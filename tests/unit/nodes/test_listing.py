@@ -7,10 +7,12 @@ import json
 import pytest
 from rich.console import Console
 
+from tasks.nodes.calls import list_stage_pods
 from tasks.nodes.command import add_arguments
 from tasks.nodes.listing import history_lines, rows, table
 from tasks.nodes.names import HEALTH_ANNOTATION, POOL_LABEL
 from tasks.nodes.record import Evidence, Record, Risk, Transition, to_json
+from tests.unit.cluster.servers import lists, serving
 from tests.unit.nodes.builders import NOW, node, pod
 
 
@@ -98,3 +100,14 @@ def test_a_reset_needs_a_reason(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parser.parse_args(["reset", "n1"])
     assert "--why" in capsys.readouterr().err
+
+
+def test_of_the_stage_pods_those_that_have_ended_are_not_even_asked_for() -> None:
+    with serving(lists(1, pod("a"))) as (server, api):
+        assert list_stage_pods(api, "team") == [pod("a")]
+        ((_, path, query, _),) = server.asked
+        assert path == "/api/v1/namespaces/team/pods"
+        assert query == {
+            "labelSelector": "headrace.dev/stage",
+            "fieldSelector": "status.phase!=Succeeded,status.phase!=Failed",
+        }
