@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from tests.cluster.gpu_queues import Pool, hosts, is_admitted, queues_and_nodes
-from tests.cluster.overlay import answer, ask, created, get, stage_job, until
+from tests.cluster.overlay import ask, condition, created, get, stage_job, until
 from tests.manifests import ROOT, Object, name_of
 
 
@@ -111,9 +111,10 @@ def placed_pods(job: str, node: str) -> list[Object]:
 
 
 def failed_by_kueue(pod: str) -> bool:
-    """Whether it was: once it has been replaced it may be gone."""
-    found = answer("get", "pod", pod, "-n", "headrace", "-o", "jsonpath={.status}")
-    return not found or "TerminatedByKueue" in found
+    """Fails the test if the pod is gone: nobody could say then who has ended it."""
+    found = get("pod", pod, "-n", "headrace")
+    by_kueue = condition(found, "TerminatedByKueue")[0] == "True"
+    return bool(found["status"]["phase"] == "Failed" and by_kueue)
 
 
 def evict(pod: Object) -> None:
