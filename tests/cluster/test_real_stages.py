@@ -17,6 +17,14 @@ from safetensors.torch import load_file
 from components.train.parallel import operators_folder
 from tests.cluster import projects
 from tests.cluster.conftest import Place, volumes
+from tests.cluster.held_training import (
+    HELD_AT,
+    checkpoints,
+    hold,
+    let_go,
+    put_waits_in,
+    wait_until_held,
+)
 from tests.cluster.test_jobs import jobs, start
 from tests.integration import small
 from tests.integration.tasks import toy
@@ -39,6 +47,7 @@ time.sleep(float(sys.argv[1]))
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real project on a small corpus with its pretrain done here, undisturbed, on one thread."""
     root = small.build(tmp_path_factory.mktemp("small") / "project")
+    put_waits_in(root)
     small.change(root, "pretrain.num_steps", NUM_STEPS)
     small.change(root, "pretrain.batch.rows_per_micro_batch", 2)  # one for each of two ranks
     resources = {"default": DEFAULT | POD, "stages": {}}
@@ -111,15 +120,6 @@ def told(place: Place) -> list[str]:
     ]
 
 
-def steps_done(place: Place) -> int:
-    """The newest step that the pretrain has told of."""
-    newest = 0
-    for path in (place.root / "runs" / "pretrain").glob("*/metrics.jsonl"):
-        for line in path.read_text().splitlines():
-            newest = max(newest, json.loads(line).get("step", 0))
-    return newest
-
-
 def occupy(place: Place, name: str, cpu: str, priority: str, seconds: float) -> None:
     """Another team's Job in the same queue."""
     job = yaml.safe_load((place.root / "k8s" / "job.yaml").read_text().split("\n---\n")[0])
@@ -162,9 +162,12 @@ def test_a_preempted_training_writes_its_checkpoint_waits_and_ends_with_the_same
     place: Place, trained: Path
 ) -> None:
     projects.set_resources(place.root, priority="background", cpu=1.5)
+    hold(place.root)
     process = start(place, "pretrain")
-    wait_for(lambda: steps_done(place) > 3, 240)
+    wait_until_held(place.root)
     occupy(place, "urgent", "1", "production", 3)
+    wait_for(lambda: f"step-{HELD_AT:09d}" in checkpoints(place.root), 120)
+    let_go(place.root)
     said, _ = process.communicate(timeout=240)
     assert process.returncode == 0, said
     assert_same(place, trained)
@@ -172,7 +175,7 @@ def test_a_preempted_training_writes_its_checkpoint_waits_and_ends_with_the_same
     preempted, resumed = way.index("preempted"), len(way) - 1 - way[::-1].index("running")
     assert way.index("running") < preempted < resumed
     assert any("Preempted" in text and "InClusterQueue" in text for text in told(place))
-    assert "going on from checkpoint" in said
+    assert re.findall(r"going on from checkpoint (\d+)", said) == [str(HELD_AT)]
     (job,) = [one for one in jobs(place) if one["metadata"]["name"].startswith("pretrain")]
     assert "failed" not in job["status"]  # the preemption cost no retry
     assert job["metadata"]["name"].endswith("-a1")
@@ -181,45 +184,28 @@ def test_a_preempted_training_writes_its_checkpoint_waits_and_ends_with_the_same
 def test_a_training_preempted_while_it_checkpoints_goes_on_from_the_one_before_to_the_same_bits(
     place: Place, trained: Path
 ) -> None:
-    hold = place.root / "runs" / "hold"
-    hold.touch()
-    slow_down_last_checkpoint(place, hold)
+    hold(place.root)
+    hold(place.root, "hold-last-checkpoint")
     projects.set_resources(place.root, priority="background", cpu=1.5, grace_s=6)
     process = start(place, "pretrain")
-    wait_for(lambda: steps_done(place) > 5, 240)
+    wait_until_held(place.root)
     occupy(place, "urgent", "1", "production", 300)
-    (half,) = wait_for(lambda: half_checkpoints(place), 120)
+    half = f".part-{HELD_AT:09d}"
+    wait_for(lambda: half in checkpoints(place.root), 120)
     wait_for(lambda: is_running(place, "urgent"), 120)  # so the grace is over, in its midst
-    assert half_checkpoints(place) == [half]
-    hold.unlink()
+    assert half in checkpoints(place.root)
+    let_go(place.root, "hold-last-checkpoint")
+    let_go(place.root)
     projects.kubectl("delete", "job", "urgent", "-n", place.namespace)
     said, _ = process.communicate(timeout=240)
     assert process.returncode == 0, said
     assert_same(place, trained)
     (resumed_at,) = re.findall(r"going on from checkpoint (\d+)", said)
-    assert 0 < int(resumed_at) < int(half.removeprefix(".part-"))
-    assert half_checkpoints(place) == []
+    assert 0 < int(resumed_at) < HELD_AT
+    assert not [name for name in checkpoints(place.root) if name.startswith(".part-")]
     (job,) = [one for one in jobs(place) if one["metadata"]["name"].startswith("pretrain")]
     assert "failed" not in job["status"]
     assert job["metadata"]["name"].endswith("-a1")
-
-
-def slow_down_last_checkpoint(place: Place, hold: Path) -> None:
-    """Have the training, once it is asked to stop, write its checkpoint for as long as `hold` is there."""
-    path = place.root / "components" / "train" / "checkpoint.py"
-    text, last = path.read_text(), "    (part / STATE).write_text("
-    assert text.count(last) == 1
-    waits = (
-        "    import time\n"
-        "    from components.train import stop\n"
-        f"    while stop.is_requested() and os.path.exists({str(hold)!r}):\n"
-        "        time.sleep(0.05)\n"
-    )
-    path.write_text(text.replace(last, waits + last))
-
-
-def half_checkpoints(place: Place) -> list[str]:
-    return [path.name for path in (place.root / "runs" / "pretrain").rglob(".part-*")]
 
 
 def is_running(place: Place, job: str) -> bool:
@@ -229,9 +215,11 @@ def is_running(place: Place, job: str) -> bool:
 
 def test_two_nodes_train_to_what_one_does(place: Place, trained: Path) -> None:
     projects.set_resources(place.root, "pretrain", num_nodes=2, min_nodes=2)
+    hold(place.root)
     process = start(place, "pretrain")
-    wait_for(lambda: steps_done(place) > 0, 240)
+    wait_until_held(place.root)
     assert len(rank_processes()) == 2
+    let_go(place.root)
     said, _ = process.communicate(timeout=280)
     assert process.returncode == 0, said
     assert_near(place, trained)
@@ -241,10 +229,12 @@ def test_a_rank_that_dies_takes_the_gang_along_and_the_next_attempt_goes_on(
     place: Place, trained: Path
 ) -> None:
     projects.set_resources(place.root, "pretrain", num_nodes=2, min_nodes=2)
+    hold(place.root)
     process = start(place, "pretrain")
-    wait_for(lambda: steps_done(place) > 5, 240)
+    wait_until_held(place.root)
     victim = next(pid for pid, text in rank_processes().items() if "\nRANK=1" in text)
     subprocess.run(["kill", "-9", str(victim)], check=True)
+    let_go(place.root)
     said, _ = process.communicate(timeout=240)
     assert process.returncode == 75, said
     assert "infra error" in said
@@ -260,14 +250,16 @@ def test_an_elastic_training_begins_with_what_the_quota_has_and_grows_at_its_nex
 ) -> None:
     projects.set_resources(place.root, "pretrain", num_nodes=2, min_nodes=1)
     occupy(place, "neighbour", "1", "research", 300)
+    hold(place.root)
     process = start(place, "pretrain")
-    wait_for(lambda: steps_done(place) > 3, 240)
+    wait_until_held(place.root)
     assert job_of(place)["spec"]["parallelism"] == len(rank_processes()) == 1
     # Its quota is free once its Workload is gone, and that goes after the Job.
     projects.kubectl("delete", "job", "neighbour", "-n", place.namespace, "--cascade=foreground")
     readmit(place)
     wait_for(lambda: job_of(place)["spec"]["parallelism"] == 2, 120)
     wait_for(lambda: len(rank_processes()) == 2, 120)
+    let_go(place.root)
     said, _ = process.communicate(timeout=280)
     assert process.returncode == 0, said
     assert job_of(place)["spec"]["parallelism"] == 2
