@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tasks.cluster.api import Object
-from tasks.nodes.names import PREFLIGHT_CONTAINER
+from tasks.nodes.names import GPU_RESOURCE, PREFLIGHT_CONTAINER
 
 Json = Mapping[str, Any]
 
@@ -28,6 +28,9 @@ def kept_node(node: Json) -> Object:
             "annotations": _ours(meta.get("annotations") or {}),
         },
         "spec": _some(node.get("spec") or {}, ("taints",)),
+        "status": {
+            "capacity": _some((node.get("status") or {}).get("capacity") or {}, (GPU_RESOURCE,))
+        },
     }
 
 

@@ -108,6 +108,7 @@ def draining() -> Object:
         ([node()], [pod("a", phase="Failed", exit_code=69, message=report(FATAL, SOFT))]),
         ([node()], [pod("a", phase="Failed", exit_code=69)]),
         ([node()], [pod("a", exit_code=0, message=report(OK, *DEAR))]),
+        ([node(gpus=8)], [pod("a", exit_code=0, message=report(OK, *DEAR))]),
         ([node()], [pod("a", phase="Failed", exit_code=69, finished_at=NOW - 2 * DAY)]),
         ([draining()], [pod("a"), pod("b", ending=True), pod("c", phase="Succeeded")]),
         ([node(word=word(FATAL)), node("node-b")], [pod("a"), pod("b", node_name="node-b")]),
