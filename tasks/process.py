@@ -130,8 +130,10 @@ def end_orphans(group: int, wait_s: float = 5.0) -> None:
 def _has_members(group: int) -> bool:
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it ended while we looked
-            state, _, member_of, *_ = _stat(folder)
-            if int(member_of) == group and state not in "ZX":
+            state, _, member_of, *fields = _stat(folder)
+            # One whose first thread has ended looks like a zombie while others hold its files.
+            is_there = state not in "ZX" or int(fields[14]) > 1
+            if is_there and int(member_of) == group:
                 return True
     return False
 

@@ -223,7 +223,7 @@ def test_the_flow_retries_the_infrastructures_failures_and_not_the_users(
     work = project / "runs" / "left" / str(left["key"]) / "work"
     assert (work / "started").read_text() == "xx"  # the retry found what the first had kept
     assert (right["kind"], right["attempt"]) == ("user", 1)
-    assert "right  Failed     user error: right ran out of memory make the model" in done.stdout
+    assert "right  Failed     user error: right ran out of memory; make the model" in done.stdout
     assert toy.text_of(project, "join") == "slsrj"
     (path,) = [
         path for path in (project / "runs" / "flows").glob("*.json") if "mirror" not in path.name
@@ -232,7 +232,7 @@ def test_the_flow_retries_the_infrastructures_failures_and_not_the_users(
         "message"
     ].partition("\n\n")
     assert kind_message_hint == (
-        "user error: right ran out of memory make the model or the batch smaller"
+        "user error: right ran out of memory; make the model or the batch smaller"
     )
     assert log.splitlines()[-1].startswith("right: 2/2 steps 100%")
 
