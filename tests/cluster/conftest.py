@@ -1,7 +1,6 @@
 """A namespace with queues and a volume of its own for each module; all of it is deleted at the end."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +67,7 @@ def place(namespace: str, template: Path) -> Iterator[Place]:
     projects.copy(template, root)
     yield Place(root, namespace)
     projects.kubectl("delete", "jobs", "--all", "-n", namespace, "--cascade=foreground")
-    shutil.rmtree(root)
+    projects.remove(root)
 
 
 @pytest.fixture(scope="session")

@@ -3,16 +3,18 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tests.integration.tasks import toy
+from tests.integration.tasks.processes import wait_for, working_in
 
 IMAGE = "dev.local/headrace:dev"
 UID = 1000
@@ -40,6 +42,19 @@ def copy(project: Path, folder: Path) -> Path:
     """`project` before anything ran in it, into `folder`."""
     shutil.copytree(project, folder, symlinks=True)
     return folder
+
+
+def remove(folder: Path) -> None:
+    """Once nothing works there: the mirror of a flow writes for a moment after its end, or its death.
+
+    What a test that failed has left running is ended.
+    """
+    with suppress(AssertionError):
+        wait_for(lambda: not working_in(folder), 60)
+    for pid in working_in(folder):
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not working_in(folder))
+    shutil.rmtree(folder)
 
 
 def environment(folder: Path, namespace: str, kubeconfig: Path) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """Two checkouts on one volume that ask for the same key, on a real Kubernetes with Kueue."""
 
-import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +27,7 @@ def other(place: Place, template: Path) -> Iterator[Place]:
     """Another checkout beside the place's project."""
     root = projects.copy(template, place.root.with_name("other"))
     yield Place(root, place.namespace)
-    shutil.rmtree(root)
+    projects.remove(root)
 
 
 def test_two_checkouts_with_one_key_have_a_job_each_and_the_end_of_one_leaves_the_others(

@@ -72,7 +72,7 @@ def place(namespace: str, trained: Path) -> Iterator[Place]:
         shutil.copytree(operators_folder(), operators / "headrace", dirs_exist_ok=True)
     yield Place(root, namespace)
     projects.kubectl("delete", "jobs", "--all", "-n", namespace, "--cascade=foreground")
-    shutil.rmtree(root)
+    projects.remove(root)
 
 
 def weights(root: Path) -> dict[str, torch.Tensor]:
