@@ -18,7 +18,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +27,7 @@ from tests import mirrored
 from tests.integration.tasks import toy
 from tests.integration.tasks.consoles import free_ports
 from tests.integration.tasks.processes import working_in
+from tests.onlooker import Onlooker
 
 TARGETS = ("flow", "dvc", "launch", "pod", "prefect", "mlflow")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
@@ -159,40 +159,26 @@ def pid_of(project: Path, target: str, flow: int) -> int | None:
     return next(iter(working_in(project, WORDS[target])), None)
 
 
-class Watcher:
+class Watcher(Onlooker):
     """Looks at what is published, again and again, while the body runs; `faults` is what it saw.
 
     Each stage's output is what it was, or what the params ask for now. A folder may be empty for a
     moment: DVC removes an old output, and brings one back, file by file. dvc.lock has all stages.
     """
 
+    pause_s = 0.002
+
     def __init__(self, project: Path) -> None:
-        self.faults: list[str] = []
-        self.num_looks = 0
+        super().__init__()
         self._project = project
         wanted = undisturbed(params_texts(project))
         self._whole = {stage: {text_at(project, stage), wanted[stage]} for stage in toy.STAGES}
         self._lock: bytes | None = None
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> "Watcher":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        try:
-            while not self._stopped.wait(0.002):
-                for stage in toy.STAGES:
-                    self._look_at(stage)
-                self._look_at_lock()
-                self.num_looks += 1
-        except Exception as error:  # noqa: BLE001  nobody would hear of it from this thread
-            self.faults.append(f"the watcher ended: {error!r}")
+    def look(self) -> None:
+        for stage in toy.STAGES:
+            self._look_at(stage)
+        self._look_at_lock()
 
     def _look_at(self, stage: str) -> None:
         folder = self._project / "artifacts" / stage
@@ -201,10 +187,10 @@ class Watcher:
         except FileNotFoundError:  # it is being computed
             return
         if names not in ([], ["text"]):
-            self._found(f"{stage} held {names}")
+            self.found(f"{stage} held {names}")
         text = text_at(self._project, stage)
         if text is not None and text not in self._whole[stage]:
-            self._found(f"{stage} was {text!r}, which is none of {self._whole[stage]}")
+            self.found(f"{stage} was {text!r}, which is none of {self._whole[stage]}")
 
     def _look_at_lock(self) -> None:
         text = (self._project / "dvc.lock").read_bytes()
@@ -214,11 +200,7 @@ class Watcher:
         found = digests_in(text)
         for stage, whole in self._whole.items():
             if found.get(stage) not in {dvc_digest(text) for text in whole if text is not None}:
-                self._found(f"dvc.lock said {found.get(stage)} of {stage}")
-
-    def _found(self, fault: str) -> None:
-        if fault not in self.faults:
-            self.faults.append(fault)
+                self.found(f"dvc.lock said {found.get(stage)} of {stage}")
 
 
 def differences(project: Path, texts: dict[str, str]) -> list[str]:

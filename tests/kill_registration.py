@@ -15,7 +15,6 @@ import random
 import signal
 import sys
 import tempfile
-import threading
 import time
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
@@ -23,6 +22,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from tests.kill import Trial, summed_up
+from tests.onlooker import Onlooker
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -128,50 +128,32 @@ def said(project: Path) -> str:
     return (project / "registration.log").read_text()[-2000:]
 
 
-class Reader:
+class Reader(Onlooker):
     """Looks at the registry, again and again, while the body runs; `faults` is what it saw."""
 
+    pause_s = 0.005
+
     def __init__(self, client: "MlflowClient") -> None:
-        self.faults: list[str] = []
-        self.num_looks = 0
+        super().__init__()
         self._client = client
         self._seen: set[str] = set()
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> "Reader":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
+    def look(self) -> None:
         from tasks.registry import MODEL_NAME
 
-        try:
-            while not self._stopped.wait(0.005):
-                for version in self._client.search_model_versions(f"name = '{MODEL_NAME}'"):
-                    self._look_at(version)
-                self.num_looks += 1
-        except Exception as error:  # noqa: BLE001  nobody would hear of it from this thread
-            self.faults.append(f"the reader ended: {error!r}")
+        for version in self._client.search_model_versions(f"name = '{MODEL_NAME}'"):
+            self._look_at(version)
 
     def _look_at(self, version: "ModelVersion") -> None:
         number = str(version.version)
         if not version.tags.get("headrace.stage_key"):
-            self._found(f"version {number} had no key")
+            self.found(f"version {number} had no key")
         if number not in self._seen:
             self._seen.add(number)
             try:
                 ask(self._client, number)
             except Exception as error:  # noqa: BLE001  whatever a half of a model raises
-                self._found(f"version {number} did not answer: {error!r}")
-
-    def _found(self, fault: str) -> None:
-        if fault not in self.faults:
-            self.faults.append(fault)
+                self.found(f"version {number} did not answer: {error!r}")
 
 
 def ask(client: "MlflowClient", number: str) -> None:
