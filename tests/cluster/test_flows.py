@@ -123,8 +123,7 @@ def test_cancel_in_prefect_ends_the_job_after_its_checkpoint_and_the_next_run_go
     wait_for(lambda: held_pod(place), 120)
     (job,) = jobs(place)
     assert job["metadata"]["annotations"]["headrace.dev/flow-run"] == run
-    cancelling = {"type": "CANCELLING", "name": "Cancelling"}
-    console.call(f"/flow_runs/{run}/set_state", {"state": cancelling})
+    console.cancel(run)
     wait_for(lambda: jobs(place) == [])
     assert console.end_of(run)["type"] == "CANCELLED"
     assert projects.get("pods", "-n", place.namespace)["items"] == []

@@ -56,6 +56,11 @@ class Console:
         )
         return str(run["id"])
 
+    def cancel(self, run: str) -> None:
+        """As the button does."""
+        state = {"type": "CANCELLING", "name": "Cancelling"}
+        self.call(f"/flow_runs/{run}/set_state", {"state": state})
+
     def state(self, run: str) -> dict[str, Any]:
         return dict(self.call(f"/flow_runs/{run}")["state"])
 

@@ -172,7 +172,7 @@ def test_a_cancelled_run_stops_its_stage_and_a_new_run_goes_on_from_its_checkpoi
         run = console.start("one-stage", stage="source")
         attempt = wait_for(lambda: started_run(console.project / "runs" / "source"), 180)
         wait_for(lambda: logged_steps(attempt) == [*range(5)])
-        cancel(console, run)
+        console.cancel(run)
         wait_for(lambda: not pods_of(console.project))
         assert console.end_of(run)["type"] == "CANCELLED"
     assert json.loads((attempt / "outcome.json").read_text())["kind"] == "infra"
@@ -278,17 +278,11 @@ def run_in_a_terminal(console: Console) -> "tuple[subprocess.Popen[bytes], str]"
 
 
 def cancelled_with_its_stage(console: Console, run: str) -> None:
-    cancel(console, run)
+    console.cancel(run)
     wait_for(lambda: not pods_of(console.project), 60)
     wait_for(lambda: console.state(run)["type"] == "CANCELLED", 60)
     tasks = {task["name"]: task["state"]["type"] for task in console.of_run(run, "task_runs")}
     assert not {"PENDING", "RUNNING"} & set(tasks.values()), tasks
-
-
-def cancel(console: Console, run: str) -> None:
-    """As the button does."""
-    state = {"type": "CANCELLING", "name": "Cancelling"}
-    console.call(f"/flow_runs/{run}/set_state", {"state": state})
 
 
 def test_a_run_started_with_the_buttons_ends_before_ones_eyes_and_its_artifacts_open(

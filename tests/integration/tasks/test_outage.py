@@ -42,8 +42,7 @@ def test_after_a_server_was_away_for_long_its_runs_go_on_and_new_ones_start_and_
         with toy.held(project):
             run = console.start("pipeline")
             wait_for(lambda: pods_of(project), 60)
-            cancelling = {"type": "CANCELLING", "name": "Cancelling"}
-            console.call(f"/flow_runs/{run}/set_state", {"state": cancelling})
+            console.cancel(run)
             wait_for(lambda: not pods_of(project), 60)
             assert console.end_of(run)["type"] == "CANCELLED"
     finally:
