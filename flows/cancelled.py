@@ -39,21 +39,23 @@ LOG = logging.getLogger("headrace.cancelled")
 async def watch(home: Path) -> None:
     """Look every few seconds, for ever. A server that is away is asked again the next time."""
     asked: dict[str, float] = {}
+    over: set[str] = set()
     while True:
         try:
-            await end(home, asked)
+            await end(home, asked, over)
         except Exception as error:  # noqa: BLE001  it must go on looking, whatever ails the server
             LOG.warning("cancelled flow runs are not ended: %s", error)
         await asyncio.sleep(AFTER_SIGTERM_S if asked else INTERVAL_S)
 
 
-async def end(home: Path, asked: dict[str, float]) -> None:
+async def end(home: Path, asked: dict[str, float], over: set[str]) -> None:
     """SIGTERM to the flows on this machine that Prefect calls cancelling; SIGKILL after `GRACE_S`.
 
     This process's own children are left alone: they are its runner's. `asked` keeps, for a flow run
-    until its process is gone, the `time.monotonic()` of the SIGTERM.
+    until its process is gone, the `time.monotonic()` of the SIGTERM. The records in `over` are not
+    read: of flows whose process is gone, or never was on this machine; what is found is added.
     """
-    there = _there(home)
+    there = _there(home, over)
     for run in asked.keys() & there.keys():
         if time.monotonic() - asked[run] > GRACE_S:
             _send(signal.SIGKILL, run, there[run])
@@ -68,14 +70,18 @@ async def end(home: Path, asked: dict[str, float]) -> None:
             _send(signal.SIGTERM, run, there[run])
 
 
-def _there(home: Path) -> dict[str, FlowRecord]:
+def _there(home: Path, over: set[str]) -> dict[str, FlowRecord]:
     """The records of flows that run on this machine, and were not started by this process."""
-    records = ((path.stem, flow_record.read(path)) for path in flow_record.record_paths(home))
-    return {
-        run: record
-        for run, record in records
-        if record is not None and _is_here(record) and parent_of(record.pid) != os.getpid()
-    }
+    there = {}
+    for path in flow_record.record_paths(home):
+        record = None if path.stem in over else flow_record.read(path)
+        if record is None:
+            continue
+        if not _is_here(record):
+            over.add(path.stem)
+        elif parent_of(record.pid) != os.getpid():
+            there[path.stem] = record
+    return there
 
 
 def _is_here(record: FlowRecord) -> bool:

@@ -58,7 +58,7 @@ def delete(api: str, run: str) -> None:
 
 
 def look(home: Path, asked: dict[str, float]) -> None:
-    asyncio.run(cancelled.end(home, asked))
+    asyncio.run(cancelled.end(home, asked, set()))
 
 
 def is_gone(pid: int) -> bool:
