@@ -8,7 +8,8 @@ websocket, ends for good (3.8.8).
 import asyncio
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -31,7 +32,8 @@ class PatientRunner(Runner):
         finally:
             module.FlowRunCancellingObserver = its_own
         poller = self._scheduled_run_poller
-        poller._get_and_submit_flow_runs = _tried(poller._get_and_submit_flow_runs)  # type: ignore[method-assign]
+        ask = poller._get_and_submit_flow_runs
+        poller._get_and_submit_flow_runs = partial(_answered, ask)  # type: ignore[assignment, method-assign]
         return self
 
     async def _cancel_run(self, *run: Any, **how: Any) -> None:
@@ -59,15 +61,6 @@ def _patient(observer: Any) -> Any:
             await _answered(super()._check_for_cancelled_flow_runs)
 
     return PatientObserver
-
-
-def _tried(ask: Callable[..., Awaitable[Any]]) -> Callable[..., Coroutine[Any, Any, None]]:
-    """`ask`, which is asked again and again, as a call that a server's absence does not fail."""
-
-    async def tried(*words: Any, **named: Any) -> None:
-        await _answered(ask, *words, **named)
-
-    return tried
 
 
 async def _answered(ask: Callable[..., Awaitable[Any]], *words: Any, **named: Any) -> bool:

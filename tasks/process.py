@@ -64,12 +64,11 @@ def supervisor_of(parent: int) -> int:
     """The parent of a shell with a command (`sh -c`), or `parent` itself if it is no such shell."""
     try:
         arguments = Path(f"/proc/{parent}/cmdline").read_bytes().split(b"\0")
-        status = Path(f"/proc/{parent}/status").read_text()
     except OSError:
         return parent
     is_wrapper = arguments[0].endswith(b"sh") and b"-c" in arguments[1:]
-    grandparent = next(int(line[5:]) for line in status.splitlines() if line.startswith("PPid:"))
-    return grandparent if is_wrapper else parent
+    grandparent = parent_of(parent)
+    return grandparent if is_wrapper and grandparent is not None else parent
 
 
 def tree_memory_gib(pid: int) -> float:

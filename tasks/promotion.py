@@ -112,13 +112,9 @@ def _passed_over(deleted: Sequence[str]) -> str:
 
 
 def _exists(client: "MlflowClient", version: str) -> bool:
-    from mlflow.exceptions import MlflowException
-
     try:
-        client.get_model_version(MODEL_NAME, version)
-    except MlflowException as error:
-        if error.error_code not in NAMES_NOTHING:
-            raise
+        _version(client, version)
+    except UserError:
         return False
     return True
 

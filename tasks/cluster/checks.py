@@ -12,7 +12,7 @@ from tasks import config
 from tasks.cluster.manifest import tolerations
 from tasks.cluster.seen import condition
 from tasks.config import Settings, StageResources
-from tasks.nodes.names import DEFAULT_POOL, POOL_LABEL, UNHEALTHY_TAINT
+from tasks.nodes.names import DEFAULT_POOL, GPU_RESOURCE, POOL_LABEL, UNHEALTHY_TAINT
 
 Object = dict[str, Any]
 CODE = ("components", "tasks")
@@ -142,7 +142,7 @@ def _wanted(resources: StageResources) -> dict[str, float]:
         "memory": resources.memory_gib * 2**30,
         "ephemeral-storage": resources.disk_gib * 2**30,
     }
-    return wanted | ({"nvidia.com/gpu": float(resources.gpus)} if resources.gpus else {})
+    return wanted | ({GPU_RESOURCE: float(resources.gpus)} if resources.gpus else {})
 
 
 def _has(node: Object, name: str) -> float:

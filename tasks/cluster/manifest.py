@@ -23,13 +23,13 @@ from tasks.cluster.names import (
 )
 from tasks.cluster.seen import JOB_NAME_LABEL
 from tasks.config import StageResources
-from tasks.nodes.names import AT_RISK_TAINT, PROBATION_TAINT, STAGE_LABEL
+from tasks.nodes.names import AT_RISK_TAINT, GPU_RESOURCE, PROBATION_TAINT, STAGE_LABEL
 
 Object = dict[str, Any]
 TEMPLATE = Path("k8s", "job.yaml")
 GANG_TEMPLATE = Path("k8s", "gang.yaml")
 """In place of the other, for gangs alone, where a site has written one."""
-DECIDED = ("cpu", "memory", "ephemeral-storage", "nvidia.com/gpu")
+DECIDED = ("cpu", "memory", "ephemeral-storage", GPU_RESOURCE)
 """What k8s/resources.yaml says of a container's resources; all others are the template's."""
 RENDEZVOUS_PORT = 29500
 CREDENTIALS = {"ingest": "ingest-credentials"}
@@ -226,7 +226,7 @@ def _requests(resources: StageResources) -> Object:
         "ephemeral-storage": _mebibytes(resources.disk_gib),
     }
     if resources.gpus:
-        limits["nvidia.com/gpu"] = str(resources.gpus)
+        limits[GPU_RESOURCE] = str(resources.gpus)
     cpu = f"{max(1, round(resources.cpu * 1000))}m"
     return {"requests": {"cpu": cpu} | limits, "limits": limits}
 
@@ -249,7 +249,7 @@ def tolerations(resources: StageResources) -> list[Object]:
     """Of a stage's pods, beside those of every Job."""
     found = []
     if resources.gpus:
-        found.append({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"})
+        found.append({"key": GPU_RESOURCE, "operator": "Exists", "effect": "NoSchedule"})
     if resources.priority == "background":  # what a node on probation is tried with
         found.append({"key": PROBATION_TAINT, "operator": "Exists", "effect": "NoSchedule"})
     if resources.time_limit_h <= MULTI_DAY_H:

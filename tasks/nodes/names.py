@@ -10,7 +10,7 @@ STATES: tuple[State, ...] = get_args(State)
 STATE_LABEL = "headrace.dev/node-state"
 POOL_LABEL = "headrace.dev/gpu-pool"
 GPU_RESOURCE = "nvidia.com/gpu"
-"""In a Node's capacity."""
+"""In a Node's capacity, and the key of the taint that keeps others off it."""
 DEFAULT_POOL = "cpu"
 """The pool of a node without POOL_LABEL."""
 STAGE_LABEL = "headrace.dev/stage"
