@@ -23,6 +23,8 @@ from prefect.artifacts import (
     create_progress_artifact,
     update_progress_artifact,
 )
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from components.contract import Json
@@ -85,6 +87,7 @@ class _Follower:
         self._artifact: UUID | None = None
         self._is_linked = False
         self._job_page = ""
+        self._job_artifact: UUID | None = None
 
     def follow(self, stopped: threading.Event) -> None:
         ended = False
@@ -126,16 +129,24 @@ class _Follower:
         return None
 
     def _show_job(self) -> None:
-        """Where the stage's Job is and was, if it runs on a cluster."""
+        """Where the stage's Job is and was, if it runs on a cluster: one artifact, kept up to date."""
         run = latest_run(self._root, self._stage)
         told = job_progress.read(run) if run else {}
         if not told or latest_at(self._root, self._stage) == self._before:
             return
         page = job_page(told["job"], told["history"])
-        if page != self._job_page:
+        if page == self._job_page:
+            return
+        text = told["history"][-1][1]
+        if self._job_artifact is None:
             key = f"{self._stage.replace('_', '-')}-job"
-            create_markdown_artifact(page, key=key, description=told["history"][-1][1])
-            self._job_page = page
+            self._job_artifact = create_markdown_artifact(page, key=key, description=text)  # type: ignore[assignment]
+        else:
+            with get_client(sync_client=True) as client:
+                client.update_artifact(
+                    self._job_artifact, ArtifactUpdate(data=page, description=text)
+                )
+        self._job_page = page
 
     def _show(self, entry: dict[str, Any]) -> None:
         done, total, unit, left_s = (entry.pop(key) for key in ("done", "total", "unit", "left_s"))

@@ -78,7 +78,8 @@ def task_states(page: Page) -> dict[str, str]:
 def open_artifact(page: Page, key: str) -> None:
     """From the run's page over the key's, which lists all of that key, to the artifact."""
     page.get_by_role("tab", name="Artifacts").click()
-    page.get_by_role("tabpanel", name="Artifacts").get_by_role("link", name=key).click()
+    # A stage that is tried again has one of each attempt; the key's page has the newest first.
+    page.get_by_role("tabpanel", name="Artifacts").get_by_role("link", name=key).first.click()
     page.wait_for_url("**/artifacts/key/**")
     page.get_by_role("main").locator("a[href*='/artifacts/artifact/']").first.click()
 
