@@ -18,13 +18,13 @@ from tasks.cluster import reaper
 from tasks.cluster.api import connect
 from tasks.cluster.queue import rows
 from tasks.config import Settings
-from tests.cluster import projects
 from tests.cluster.conftest import Place
 from tests.cluster.test_jobs import (
     assert_each_step_once,
     checkpoint_of,
     held_pod,
     hold,
+    is_all_gone,
     is_held_after,
     jobs,
     let_go,
@@ -104,8 +104,7 @@ def test_a_flow_that_is_interrupted_ends_its_job_and_the_next_one_goes_on(
     wait_for(lambda: held_pod(place))
     os.kill(process.pid, signal.SIGINT)
     process.communicate(timeout=120)
-    wait_for(lambda: jobs(place) == [])
-    assert projects.get("pods", "-n", place.namespace)["items"] == []
+    wait_for(lambda: is_all_gone(place))
     assert checkpoint_of(place) == 1
     let_go(place)
     said, _ = (again := begin(place, prefect_api, "source")).communicate(timeout=240)
@@ -124,9 +123,8 @@ def test_cancel_in_prefect_ends_the_job_after_its_checkpoint_and_the_next_run_go
     (job,) = jobs(place)
     assert job["metadata"]["annotations"]["headrace.dev/flow-run"] == run
     console.cancel(run)
-    wait_for(lambda: jobs(place) == [])
+    wait_for(lambda: is_all_gone(place))
     assert console.end_of(run)["type"] == "CANCELLED"
-    assert projects.get("pods", "-n", place.namespace)["items"] == []
     assert checkpoint_of(place) == 1
     let_go(place)
     again = console.start("one-stage", stage="source", launcher="kubernetes")

@@ -40,6 +40,11 @@ def jobs(place: Place) -> list[dict[str, Any]]:
     return found
 
 
+def is_all_gone(place: Place) -> bool:
+    """No Job is there, and no pod: what has ended is still listed for a moment after its owner is gone."""
+    return jobs(place) == [] == projects.get("pods", "-n", place.namespace)["items"]
+
+
 def running_pod(place: Place) -> str:
     """The name of a pod whose stage has begun."""
     pods = projects.get("pods", "-n", place.namespace)["items"]
@@ -202,8 +207,7 @@ def test_an_interrupted_launch_cancels_its_job_after_a_checkpoint_and_the_next_o
     assert first.returncode == 75, said
     assert "source was cancelled" in said
     assert checkpoint_of(place) == 1
-    # What has ended is still listed for a moment after its owner is gone.
-    wait_for(lambda: jobs(place) == [] == projects.get("pods", "-n", place.namespace)["items"])
+    wait_for(lambda: is_all_gone(place))
     let_go(place)
     second = start(place, "source")
     said, _ = second.communicate(timeout=240)
