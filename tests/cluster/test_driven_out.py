@@ -2,12 +2,21 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import yaml
 
 from tests.cluster.gpu_queues import Pool, hosts, is_admitted, queues_and_nodes
-from tests.cluster.overlay import ask, condition, created, get, stage_job, until
+from tests.cluster.overlay import (
+    ask,
+    condition,
+    created,
+    get,
+    stage_job,
+    until,
+    workload_of,
+)
 from tests.manifests import ROOT, Object, name_of
 
 
@@ -54,8 +63,7 @@ def test_a_running_stage_that_is_driven_off_its_node_goes_on_on_another_within_i
             elsewhere = until("it runs again", lambda: running_pod(name))["spec"]["nodeName"]
             assert elsewhere != sick
             assert hosts(name) == [elsewhere]
-            status = get("job", name, "-n", "headrace")["status"]
-            assert "Failed" not in str(status), status
+            assert "Failed" not in str(status_of(name))
         finally:
             if how == "drain":
                 ask("uncordon", sick)
@@ -78,10 +86,52 @@ def test_a_stage_whose_node_is_taken_out_before_it_begins_stays_in_its_job(
             until("another node is found", lambda: sick not in hosts(name))
             until("Kueue fails the pod", lambda: failed_by_kueue(name_of(pod)))
             until("a new one is placed there", lambda: placed_pods(name, hosts(name)[0]))
-            status = get("job", name, "-n", "headrace")["status"]
-            assert "Failed" not in str(status), status
+            assert "Failed" not in str(status_of(name))
         finally:
             ask("taint", "node", sick, "headrace.dev/unhealthy-")
+
+
+def test_a_stage_that_kueue_stops_is_not_failed_however_long_its_pod_takes_to_go(
+    pool: Pool,
+) -> None:
+    """It ends as what the infrastructure fails does, and is listed until its volumes are let go of."""
+    job = as_a_stages(stage_job(pool.named("stopped"), pool.named("wide"), gpus=8))
+    name = name_of(job)
+    with created(job):
+        pod = until("it runs", lambda: running_pod(name))
+        with kept(pod):
+            set_active(name, False)
+            until("it is asked to end", lambda: status_of(name).get("terminating") == 1)
+            leave(pod, 75)
+            until("its end is seen", lambda: status_of(name).get("terminating") == 0)
+            assert "Fail" not in str(status_of(name))
+            set_active(name, True)
+            until("it runs again", lambda: running_pod(name))
+            assert "Fail" not in str(status_of(name))
+
+
+def status_of(job: str) -> Object:
+    return dict(get("job", job, "-n", "headrace")["status"])
+
+
+def set_active(job: str, is_active: bool) -> None:
+    """Have Kueue stop the Job, or take it in again."""
+    workload = workload_of(job)
+    assert workload is not None
+    change = json.dumps({"spec": {"active": is_active}})
+    ask("patch", "workload", name_of(workload), "-n", "headrace", "--type=merge", "-p", change)
+
+
+@contextmanager
+def kept(pod: Object) -> Iterator[None]:
+    """The pod, which ends meanwhile, is listed until the body has ended."""
+    patch = ("patch", "pod", name_of(pod), "-n", "headrace")
+    add = {"op": "add", "path": "/metadata/finalizers/-", "value": "headrace.dev/kept"}
+    ask(*patch, "--type=json", "-p", json.dumps([add]))
+    try:
+        yield
+    finally:
+        ask(*patch, "--type=merge", "-p", json.dumps({"metadata": {"finalizers": None}}))
 
 
 def pods_of(job: str) -> list[Object]:

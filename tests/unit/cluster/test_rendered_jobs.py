@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from components.contract import ON_MANY_RANKS, STAGES
-from components.errors import KIND_OF_EXIT_CODE
+from components.errors import KIND_OF_EXIT_CODE, DataError, InfraError
 from tasks.cluster.manifest import (
     render,
 )
@@ -148,7 +148,9 @@ def test_each_stage_renders_with_the_projects_own_resources(stage: str) -> None:
 
 
 def test_exit_codes_are_decided_by_whoever_watches() -> None:
-    """All but a disruption ends the Job: the codes are those of components.errors."""
+    """All but a disruption ends the Job: the codes are those of components.errors. A stage that Kueue
+    stops exits as the infrastructure's failures do, and counts for nothing unless a rule names that.
+    """
     job, _ = rendered("clean", resources())
     ignored, *rules = job["spec"]["podFailurePolicy"]["rules"]
     assert ignored["action"] == "Ignore"
@@ -156,7 +158,9 @@ def test_exit_codes_are_decided_by_whoever_watches() -> None:
         ("DisruptionTarget", "True"), ("TerminatedByKueue", "True"),
     }  # fmt: skip
     by_container = {rule["onExitCodes"]["containerName"]: rule for rule in rules}
-    assert set(by_container["stage"]["onExitCodes"]["values"]) == set(KIND_OF_EXIT_CODE) - {0}
+    named = {name: set(rule["onExitCodes"]["values"]) for name, rule in by_container.items()}
+    ends = set(KIND_OF_EXIT_CODE) - {0, InfraError.exit_code}
+    assert named == {"stage": ends, "preflight": ends - {DataError.exit_code}}
     assert {rule["action"] for rule in rules} == {"FailJob"}
     assert job["spec"]["backoffLimit"] == 0
     assert job["spec"]["podReplacementPolicy"] == "Failed"
