@@ -11,7 +11,6 @@ import pytest
 
 from components.preflight.report import Finding, Report
 from components.preflight.stamp import VOUCHED_FOR, ask_stamp
-from components.preflight.thresholds import load_thresholds
 from tasks.cluster.api import NODES, Api, connect
 from tasks.nodes.agent import Agent
 from tasks.nodes.names import CONDITION
@@ -125,7 +124,7 @@ def test_a_sick_node_comes_back_through_repair_and_probation_though_the_controll
     nodes.create_nodes([name(nodes, 0)])
     policy = nodes.policy()
     source = Healthy(name(nodes, 0))
-    agent = Agent(api, name(nodes, 0), source, load_thresholds(), load_policy(policy))
+    agent = Agent(api, name(nodes, 0), source, nodes.thresholds(), load_policy(policy))
     with nodes.controller(policy, "--apply") as controller:
         nodes.create_pod("p0", name(nodes, 0))
         nodes.create_pod("p1", name(nodes, 0), terminationGracePeriodSeconds=7)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from components.preflight.report import Finding, Report
-from components.preflight.thresholds import load_thresholds
 from tasks.cluster.api import NODES, connect
 from tasks.nodes.agent import Agent
 from tasks.nodes.names import SAMPLES_ANNOTATION
@@ -38,7 +37,7 @@ def nodes(tmp_path: Path) -> Iterator[Pool]:
 def test_a_retired_node_comes_back_by_a_persons_reset_alone(nodes: Pool) -> None:
     name = f"{nodes.name}-000"
     policy = nodes.policy(states={"max_repairs": 1}, breaker={"window_s": 1})
-    agent = Agent(nodes.api, name, Healthy(name), load_thresholds(), load_policy(policy))
+    agent = Agent(nodes.api, name, Healthy(name), nodes.thresholds(), load_policy(policy))
     with nodes.controller(policy, "--apply"):
         nodes.create_pod("p0", name)
         nodes.end_preflight("p0", 69, report(FATAL))
