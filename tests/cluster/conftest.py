@@ -1,6 +1,7 @@
 """A namespace with queues and a volume of its own for each module; all of it is deleted at the end."""
 
 import os
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,10 +61,15 @@ volumes: dict[str, Path] = {}
 """The folder that a namespace's volume is."""
 
 
+def new_root(namespace: str) -> Path:
+    """Where a test's project goes: no other test's, so that what one leaves is in nobody's way."""
+    return volumes[namespace] / f"project-{uuid.uuid4().hex[:4]}"
+
+
 @pytest.fixture
 def place(namespace: str, template: Path) -> Iterator[Place]:
     """A fresh project on the namespace's volume; the Jobs of a test end with it."""
-    root = volumes[namespace] / "project"
+    root = new_root(namespace)
     projects.copy(template, root)
     yield Place(root, namespace)
     projects.kubectl("delete", "jobs", "--all", "-n", namespace, "--cascade=foreground")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import projects
-from tests.cluster.conftest import Place
+from tests.cluster.conftest import Place, new_root
 from tests.cluster.test_jobs import (
     assert_each_step_once,
     checkpoint_of,
@@ -25,7 +25,7 @@ from tests.integration.tasks.processes import wait_for
 @pytest.fixture
 def other(place: Place, template: Path) -> Iterator[Place]:
     """Another checkout beside the place's project."""
-    root = projects.copy(template, place.root.with_name("other"))
+    root = projects.copy(template, new_root(place.namespace))
     yield Place(root, place.namespace)
     projects.remove(root)
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from components.train.parallel import operators_folder
 from tests.cluster import floors, projects
-from tests.cluster.conftest import Place, volumes
+from tests.cluster.conftest import Place, new_root
 from tests.cluster.held_training import (
     HELD_AT,
     checkpoints,
@@ -64,7 +64,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def place(namespace: str, trained: Path) -> Iterator[Place]:
     """A copy of the project with everything but the pretrain, on the namespace's volume."""
-    root = volumes[namespace] / "project"
+    root = new_root(namespace)
     shutil.copytree(trained, root, symlinks=True)
     for path in ("artifacts/pretrain", "runs/pretrain"):
         shutil.rmtree(root / path)
