@@ -11,7 +11,7 @@ from pathlib import Path
 
 from components.errors import InfraError
 from k8s.devcluster.settings import RUN
-from tasks.process import is_running, started_ticks
+from tasks.process import end_orphans, is_running, started_ticks
 
 ORDER = (
     "kwok",
@@ -77,11 +77,14 @@ def stop(name: str, wait_s: float = 10.0) -> None:
 
 
 def kill(name: str) -> None:
-    """SIGKILL it."""
+    """SIGKILL it, and wait until nothing of it is left: neither it nor its port is in a next one's way."""
     pid = pid_of(name)
-    if pid:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    if pid is None:
+        return
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    wait_until(f"the end of {name}", lambda: pid_of(name) is None)
+    end_orphans(pid)  # threads that outlive the first one hold its files
 
 
 def log_path(name: str) -> Path:
