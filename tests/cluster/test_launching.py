@@ -5,40 +5,45 @@ import signal
 from tests.cluster import projects
 from tests.cluster.conftest import Place
 from tests.cluster.test_failures import without
-from tests.cluster.test_jobs import jobs, repro, running_pod, start
-from tests.integration.tasks import toy
+from tests.cluster.test_jobs import (
+    checkpoint_of,
+    hear,
+    held_pod,
+    hold,
+    is_all_gone,
+    jobs,
+    repro,
+    running_pod,
+    start,
+)
 from tests.integration.tasks.processes import wait_for
 
 
 def test_an_interrupted_launch_ends_its_job_also_while_kueue_is_away(place: Place) -> None:
-    toy.set_param(place.root, "source", num_steps=600, step_s=0.2)
+    hold(place)
     first = start(place, "source")
-    wait_for(lambda: running_pod(place))
+    wait_for(lambda: held_pod(place))
     with without("kueue"):
         first.send_signal(signal.SIGINT)
         said, _ = first.communicate(timeout=120)
         assert first.returncode == 75, said
         assert "source was cancelled" in said
         assert "is deleted without Kueue's doing" in said
-        wait_for(
-            lambda: jobs(place) == [] == projects.get("pods", "-n", place.namespace)["items"], 30
-        )
+        wait_for(lambda: is_all_gone(place))
+    assert checkpoint_of(place) == 1
 
 
 def test_a_job_adopted_while_kueue_is_away_is_signed_when_it_is_back(place: Place) -> None:
-    toy.set_param(place.root, "source", num_steps=600, step_s=0.2)
+    hold(place)
     first = start(place, "source", HEADRACE_FLOW_RUN="first")
     pod = wait_for(lambda: running_pod(place))
     first.kill()
     first.wait()
     with without("kueue"):
         second = start(place, "source", HEADRACE_FLOW_RUN="second")
-        assert second.stdout is not None
-        for line in second.stdout:
-            if "does not yet say who waits for it" in line:
-                break
+        hear(second, "does not yet say who waits for it")
         assert flow_run(place) == "first"
-    wait_for(lambda: flow_run(place) == "second", 60)
+    wait_for(lambda: flow_run(place) == "second")
     assert running_pod(place) == pod
     second.send_signal(signal.SIGINT)
     second.communicate(timeout=90)

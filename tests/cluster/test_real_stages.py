@@ -39,7 +39,7 @@ POD: dict[str, object] = {"cpu": 0.9, "memory_gib": 3.0, "shared_memory_gib": 0.
 NEIGHBOUR = """
 import signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # the first process of a pod has no default
-time.sleep(float(sys.argv[1]))
+time.sleep(900)
 """
 
 
@@ -121,8 +121,13 @@ def told(place: Place) -> list[str]:
     ]
 
 
-def occupy(place: Place, name: str, cpu: str, priority: str, seconds: float) -> None:
-    """Another team's Job in the same queue."""
+def way(place: Place) -> list[str]:
+    """The Job's states as they were told, and what else was."""
+    return [text.split(":")[0].split(" on ")[0] for text in told(place)]
+
+
+def occupy(place: Place, name: str, cpu: str, priority: str) -> None:
+    """Another team's Job in the same queue, until it is deleted."""
     job = yaml.safe_load((place.root / "k8s" / "job.yaml").read_text().split("\n---\n")[0])
     job["metadata"] |= {"name": name, "namespace": place.namespace}
     labels = {"queue-name": "data", "priority-class": priority}
@@ -134,7 +139,7 @@ def occupy(place: Place, name: str, cpu: str, priority: str, seconds: float) -> 
     pod["securityContext"]["runAsUser"] = projects.UID
     (container,) = pod["containers"]
     container |= {
-        "image": projects.IMAGE, "command": ["python", "-c", NEIGHBOUR, str(seconds)],
+        "image": projects.IMAGE, "command": ["python", "-c", NEIGHBOUR],
         "resources": {"requests": {"cpu": cpu, "memory": "64Mi", "ephemeral-storage": "1Mi"}},
     }  # fmt: skip
     projects.apply([job])
@@ -155,8 +160,8 @@ def test_the_data_stages_give_the_bytes_of_one_machine_on_two(place: Place, trai
     ).stdout  # fmt: skip
     found = small.digests(place.root)
     assert {name: found[name] for name in names} == {name: want[name] for name in names}, said
-    pods = projects.get("pods", "-n", place.namespace)["items"]
-    assert len(pods) == 2 * len(names)
+    # Of their pods those are listed no more that the leader did not wait for.
+    assert [job["spec"]["parallelism"] for job in jobs(place)] == [2] * len(names)
 
 
 def test_a_preempted_training_writes_its_checkpoint_waits_and_ends_with_the_same_bits(
@@ -166,15 +171,17 @@ def test_a_preempted_training_writes_its_checkpoint_waits_and_ends_with_the_same
     hold(place.root)
     process = start(place, "pretrain")
     wait_until_held(place.root)
-    occupy(place, "urgent", "1", "production", 3)
+    occupy(place, "urgent", "1", "production")
     wait_for(lambda: f"step-{HELD_AT:09d}" in checkpoints(place.root), 120)
+    wait_for(lambda: "preempted" in way(place) and phases_of_pretrain(place) == [], 120)
     let_go(place.root)
+    projects.kubectl("delete", "job", "urgent", "-n", place.namespace)
     said, _ = process.communicate(timeout=240)
     assert process.returncode == 0, said
     assert_same(place, trained)
-    way = [text.split(":")[0].split(" on ")[0] for text in told(place)]
-    preempted, resumed = way.index("preempted"), len(way) - 1 - way[::-1].index("running")
-    assert way.index("running") < preempted < resumed
+    states = way(place)
+    preempted, resumed = states.index("preempted"), len(states) - 1 - states[::-1].index("running")
+    assert states.index("running") < preempted < resumed
     assert any("Preempted" in text and "InClusterQueue" in text for text in told(place))
     assert re.findall(r"going on from checkpoint (\d+)", said) == [str(HELD_AT)]
     (job,) = [one for one in jobs(place) if one["metadata"]["name"].startswith("pretrain")]
@@ -190,12 +197,10 @@ def test_a_training_preempted_while_it_checkpoints_goes_on_from_the_one_before_t
     projects.set_resources(place.root, priority="background", cpu=1.5, grace_s=6)
     process = start(place, "pretrain")
     wait_until_held(place.root)
-    occupy(place, "urgent", "1", "production", 300)
+    occupy(place, "urgent", "1", "production")
     half = f".part-{HELD_AT:09d}"
     wait_for(lambda: half in checkpoints(place.root), 120)
-    wait_for(
-        lambda: phases(place, "urgent") == ["Running"], 120
-    )  # so the grace is over, in its midst
+    wait_for(lambda: phases_of_pretrain(place) == [], 120)  # the grace is over, in its midst
     assert half in checkpoints(place.root)
     let_go(place.root, "hold-last-checkpoint")
     let_go(place.root)
@@ -211,9 +216,9 @@ def test_a_training_preempted_while_it_checkpoints_goes_on_from_the_one_before_t
     assert job["metadata"]["name"].endswith("-a1")
 
 
-def phases(place: Place, job: str) -> list[str]:
+def phases_of_pretrain(place: Place) -> list[str]:
     """Of its pods that are there."""
-    pods = projects.get("pods", "-n", place.namespace, "-l", f"batch.kubernetes.io/job-name={job}")
+    pods = projects.get("pods", "-n", place.namespace, "-l", "headrace.dev/stage=pretrain")
     return [pod["status"]["phase"] for pod in pods["items"]]
 
 
@@ -253,7 +258,7 @@ def test_an_elastic_training_begins_with_what_the_quota_has_and_grows_at_its_nex
     place: Place, trained: Path
 ) -> None:
     projects.set_resources(place.root, "pretrain", num_nodes=2, min_nodes=1)
-    occupy(place, "neighbour", "1", "research", 300)
+    occupy(place, "neighbour", "1", "research")
     hold(place.root)
     process = start(place, "pretrain")
     wait_until_held(place.root)
