@@ -6,6 +6,7 @@ The other launcher is the cluster's, in whose pods this one runs too; no stage c
 import errno
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -36,6 +37,9 @@ MEMORY_SAMPLE_S = 1.0
 RELAY_INTERVAL_S = 0.1
 NEEDED_BYTES = 65536
 """Less than this on the disk, and a process may have had no room to say how it ended."""
+RANK_EXIT = re.compile(rb"^  exitcode  : (-?\d+) \(pid: \d+\)", re.MULTILINE)
+"""In torchrun's report of failed ranks, whose last one is the one that failed first."""
+REPORT_BYTES = 65536
 AGAIN = "run it again: it goes on from its last checkpoint"
 SMALLER = "make the model, the batch or HEADRACE_NUM_WORKERS smaller"
 
@@ -99,10 +103,15 @@ def supervise(
     forward.stop()
     said = outcome.read(run.path)
     oom = oom_kills() > oom_before
-    if not leads and pod.returncode == 0:
+    code = pod.returncode
+    if code == 1:
+        with path.open("rb") as log:
+            log.seek(max(offset, path.stat().st_size - REPORT_BYTES))
+            code = code_of_rank(log.read()) or code
+    if not leads and code == 0:
         kind, message, hint = "ok", "", ""
     else:
-        kind, message, hint = _verdict(run, said, pod.returncode, oom, forward.received)
+        kind, message, hint = _verdict(run, said, code, oom, forward.received)
     return Outcome(
         stage=run.stage,
         key=run.key,
@@ -116,6 +125,16 @@ def supervise(
         elapsed_s=round(time.monotonic() - started, 3),
         peak_memory_gib=round(peak_gib, 3),
     )
+
+
+def code_of_rank(log: bytes) -> int | None:
+    """What the rank exited with for which torchrun has ended; None if the log has no report of one.
+
+    torchrun itself ends with 1, whatever that was. Other ranks, here or on other nodes, may not have
+    noticed yet, and leave a word later or never.
+    """
+    found = RANK_EXIT.findall(log)
+    return int(found[-1]) if found else None
 
 
 def _relay_until_end(pod: "subprocess.Popen[bytes]", log: Path, offset: int) -> float:

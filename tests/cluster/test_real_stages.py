@@ -1,9 +1,10 @@
 """The real stages as Jobs: preempted and resumed, on two nodes, on as many as the quota allows."""
 
 import json
+import os
 import re
 import shutil
-import subprocess
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -242,7 +243,9 @@ def test_a_rank_that_dies_takes_the_gang_along_and_the_next_attempt_goes_on(
     process = start(place, "pretrain")
     wait_until_held(place.root)
     victim = next(pid for pid, text in rank_processes().items() if "\nRANK=1" in text)
-    subprocess.run(["kill", "-9", str(victim)], check=True)
+    os.kill(victim, signal.SIGKILL)
+    # The other, which is held, knows nothing of it.
+    wait_for(lambda: "Failed" in phases_of_pretrain(place), 120)
     let_go(place.root)
     said, _ = process.communicate(timeout=240)
     assert process.returncode == 75, said
