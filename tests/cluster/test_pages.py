@@ -39,7 +39,7 @@ def test_a_stage_says_on_its_page_for_what_it_waits_and_then_where_it_runs(
     page.goto(console.api.removesuffix("/api"))
     page.wait_for_url("**/dashboard*")  # of the newer of its two faces
     at = f"{page.url.split('/dashboard')[0]}/runs/flow-run/{run}"
-    wait_for(lambda: "source-job" in [item["key"] for item in console.of_run(run, "artifacts")], 60)
+    wait_for(lambda: "source-job" in [item["key"] for item in console.of_run(run, "artifacts")])
     page.goto(at)
     expect(page.get_by_text("queued: place 1 of 1; ").first).to_be_visible()
     pages.shoot(page, "cluster-queued", tmp_path)

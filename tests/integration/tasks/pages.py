@@ -27,7 +27,7 @@ def chromium() -> Iterator[Browser]:
         pytest.skip("no chromium to press the console's buttons in: apt-get install chromium")
     expect.set_options(timeout=TIMEOUT_MS)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS, timeout=TIMEOUT_MS)
         yield browser
         browser.close()
 
