@@ -66,10 +66,10 @@ def let_go(place: Place) -> None:
 
 
 def held_pod(place: Place) -> str:
-    """The name of a pod whose stage has stopped halfway."""
+    """The name of a pod whose stage has stopped halfway, and will write its checkpoint at a signal."""
     pod = running_pod(place)
-    logs = (place.root / "runs").glob(f"*/*/pods/{pod}/log.txt")
-    return pod if pod and any("1/" in path.read_text() for path in logs) else ""
+    held = (place.root / "runs").glob(f"*/*/pods/{pod}/work/held")
+    return pod if pod and any(held) else ""
 
 
 def checkpoint_of(place: Place) -> int:

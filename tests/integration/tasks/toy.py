@@ -40,6 +40,7 @@ def run(params, io, sink):
     for step in range(first, params.num_steps):
         if step == params.num_steps // 2:
             with stop.watched():
+                if os.path.exists("runs/hold"): (io.work / "held").touch()
                 while os.path.exists("runs/hold"):
                     if stop.is_requested():
                         checkpoint.write_text(str(step))
