@@ -61,7 +61,8 @@ def run(params, io, sink):
             while True: eaten.append(bytearray(b"x") * 10_000_000)
         case "fills":
             with open(os.environ.get("FILLS", str(io.work)) + "/full", "wb") as file:
-                while True: file.write(bytes(1_000_000)); file.flush(); time.sleep(0.01)
+                for _ in range(300): file.write(bytes(1_000_000)); file.flush(); time.sleep(0.01)
+                while True: time.sleep(1)  # more than any limit here, and nobody else's disk is full
         case "exits with 75": os._exit(75)
         case "killed": os.kill(os.getpid(), signal.SIGKILL)
     text = "".join(sorted((path / "text").read_text() for path in io.inputs.values()))
