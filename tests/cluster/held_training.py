@@ -66,5 +66,5 @@ def steps_done(root: Path) -> int:
 
 def checkpoints(root: Path) -> list[str]:
     """Their folders' names: `step-*` are whole, `.part-*` are not."""
-    found = [*(root / "runs" / "pretrain").rglob("checkpoints/*")]
-    return sorted(path.name for path in found)
+    # Without a look into them: one is renamed when it is whole, and old ones are removed.
+    return sorted(path.name for path in (root / "runs" / "pretrain").glob("*/work/checkpoints/*"))

@@ -54,7 +54,8 @@ def remove(folder: Path) -> None:
     with suppress(AssertionError):
         wait_for(lambda: not working_in(folder), 60)
     for pid in working_in(folder):
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     wait_for(lambda: not working_in(folder))
     shutil.rmtree(folder)
 
@@ -196,15 +197,19 @@ def kubeconfig() -> Path:
 def num_requests(namespace: str) -> int:
     """How often the launcher has asked the API server about `namespace`, by the server's own record.
 
-    Our kubectl and the cluster's own parts are not counted.
+    Our kubectl and the cluster's own parts are not counted. A watch counts once: the server notes its
+    end too, a moment after whoever watched has gone.
     """
     from k8s.devcluster.servers import AUDIT_LOG
     from tasks.cluster.api import USER_AGENT
 
-    count = 0
+    asked = set()
     with AUDIT_LOG.open(encoding="utf-8") as file:
         for line in file:
+            if not line.endswith("\n"):  # it is being written, for somebody else
+                break
             entry = json.loads(line)
             is_there = entry.get("objectRef", {}).get("namespace") == namespace
-            count += is_there and entry.get("userAgent") == USER_AGENT
-    return count
+            if is_there and entry.get("userAgent") == USER_AGENT:
+                asked.add(entry["auditID"])
+    return len(asked)

@@ -178,6 +178,7 @@ def test_a_launch_waits_for_kueue_when_its_webhook_is_down(place: Place) -> None
     assert outcome_of(place, "source")["kind"] == "ok"
 
 
+@pytest.mark.timeout(600)  # after it everybody looks for the server again at a time of his own
 def test_a_stage_outlives_an_api_server_that_is_down_for_a_minute(place: Place) -> None:
     hold(place)
     process = start(place, "source")

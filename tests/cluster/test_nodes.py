@@ -84,6 +84,7 @@ def test_a_failed_pre_check_taints_its_node_and_the_next_attempt_lands_elsewhere
         record = nodes.record(sick)
         assert record is not None
         assert record.evidence[0].message == FATAL.message
+        wait_for(lambda: nodes.events("NodeQuarantined"), "the Event")
         assert nodes.events("NodeQuarantined")[0]["message"].endswith(f"({FATAL.message})")
 
 

@@ -36,7 +36,7 @@ def working_in(folder: Path, word: str = "") -> dict[int, str]:
     found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            command = (entry / "cmdline").read_bytes().decode().replace("\0", " ")
+            command = (entry / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
             if word in command and (entry / "cwd").resolve() == folder.resolve():
                 found[int(entry.name)] = command
         except OSError:
