@@ -2,7 +2,6 @@
 
 import json
 import random
-import time
 from pathlib import Path
 
 import pytest
@@ -312,20 +311,18 @@ def test_nothing_is_lost_on_the_way(tmp_path: Path, real: Path) -> None:
     assert names == {name for ids in before for name in ids.to_pylist()}
 
 
-def test_twenty_thousand_copies_and_twenty_thousand_near_copies_take_seconds(
+def test_twenty_thousand_copies_and_twenty_thousand_near_copies_cost_few_comparisons(
     tmp_path: Path,
 ) -> None:
     boilerplate = prose(1, 200)
     copies = [boilerplate] * 20_000
     near = [f"{boilerplate} {prose(seed, 2)}" for seed in range(2, 20_002)]
     write_corpus(tmp_path / "clean", {"train": [*copies, *near, prose(0)]}, rows_per_shard=50_000)
-    started_at = time.monotonic()
     report = dedup(tmp_path / "run", tmp_path / "clean", num_workers=2)
     assert report["num_kept"] == 2
     assert report["largest_cluster_documents"] == 40_000
     # 20,001 distinct texts make 200 million pairs.
     assert report["num_comparisons"] < 3 * 20_001
-    assert time.monotonic() - started_at < 60
 
 
 def test_every_part_but_exact_duplicates_can_be_left_out(tmp_path: Path, real: Path) -> None:

@@ -219,10 +219,9 @@ def test_one_that_is_told_to_let_go_leaves_the_job_alone(run: RunDir) -> None:
 )
 def test_a_signal_is_heard_while_the_server_is_away(run: RunDir, flag: str, words: str) -> None:
     signals = Signals()
-    patient = Settings(launcher="kubernetes", namespace=NAMESPACE, patience_s=60, lost_s=0.05)
+    patient = Settings(launcher="kubernetes", namespace=NAMESPACE, patience_s=3600, lost_s=0.05)
     with routed({}) as (_, server):
         pass
-    began = time.monotonic()
 
     def tell() -> None:
         setattr(signals, flag, True)
@@ -231,7 +230,6 @@ def test_a_signal_is_heard_while_the_server_is_away(run: RunDir, flag: str, word
     threading.Timer(0.03, tell).start()
     with pytest.raises(InfraError, match=words):
         followed(server, run, name_of("running"), signals, patient)
-    assert time.monotonic() - began < 5
 
 
 def test_a_server_that_stays_away_is_left_with_the_job_as_it_is(run: RunDir) -> None:

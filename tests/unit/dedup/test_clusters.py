@@ -1,7 +1,5 @@
 """Clusters from buckets: complete, and never quadratic."""
 
-import time
-
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -65,11 +63,9 @@ def test_a_bucket_of_copies_costs_one_comparison_a_document_in_all_bands_togethe
         return always(pairs)
 
     bands = [np.zeros(num_documents, np.uint64)] * 14
-    started_at = time.monotonic()
     labels = cluster(num_documents, bands, similar, max_neighbours=32)
     assert len(np.unique(labels)) == 1
     assert compared == num_documents - 1
-    assert time.monotonic() - started_at < 3
 
 
 def test_a_bucket_of_unlike_documents_costs_max_neighbours_comparisons_each() -> None:
