@@ -52,7 +52,7 @@ def test_clusters_of_real_text_are_those_of_comparing_every_pair() -> None:
 def test_a_guide_in_two_editions_keeps_one_of_each_page(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Of 82 pages in both, 35 say the same and 64 have a similarity of 0.8 or more."""
+    """Which edition a mirror has changes; of 82 pages in both 35 said the same, 64 nearly (0.8)."""
     editions = []
     try:
         for architecture in ("amd64", "arm64"):
@@ -68,12 +68,13 @@ def test_a_guide_in_two_editions_keeps_one_of_each_page(
         for edition in editions
         for name in names
     ]
-    assert len(names) == 82
+    num = len(names)
     shingles = shingle(texts, 5)
     sets = np.split(shingles.values, shingles.first[1:-1])
-    similarity = np.array([jaccard(sets[n], sets[n + 82]) for n in range(82)])
-    is_same = np.array([texts[n] == texts[n + 82] for n in range(82)])
-    assert (int(is_same.sum()), int((similarity >= 0.8).sum())) == (35, 64)
+    similarity = np.array([jaccard(sets[n], sets[n + num]) for n in range(num)])
+    is_same = np.array([texts[n] == texts[n + num] for n in range(num)])
+    assert is_same.sum() >= 20
+    assert (similarity >= 0.8).sum() >= 40
 
     ids = write_corpus(tmp_path / "clean", {"train": texts})["train"]
     changes = {"paragraphs": None, "decontamination": None}
@@ -84,8 +85,8 @@ def test_a_guide_in_two_editions_keeps_one_of_each_page(
         for row in read_table(tmp_path / "run" / "out" / "rejected").to_pylist()
     }
     cluster_of = [gone.get(name, name) for name in ids]
-    together = np.array([cluster_of[n] == cluster_of[n + 82] for n in range(82)])
+    together = np.array([cluster_of[n] == cluster_of[n + num] for n in range(num)])
     assert together[is_same].all()
     assert together[similarity >= 0.9].all()
-    assert together[similarity >= 0.8].sum() >= 60
+    assert together[similarity >= 0.8].mean() > 0.9
     assert not together[similarity < 0.7].any()
