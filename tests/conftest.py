@@ -5,7 +5,7 @@ import os
 from collections.abc import Generator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # Tests run side by side. Threads that wait for each other would spin, and hold the core that the
 # other test's threads wait for: training beside training took five times as long.
@@ -16,7 +16,7 @@ if not os.environ.get("GPU_TESTS"):
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 # An example that takes 10 ms alone takes 500 beside another process: time is no property here.
-settings.register_profile("headrace", deadline=None)
+settings.register_profile("headrace", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("headrace")
 
 
