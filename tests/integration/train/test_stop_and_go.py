@@ -22,8 +22,9 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
-def command(*folders: Path, pause_s: float = 0.0) -> list[str]:
-    return [sys.executable, str(WORKER), str(NUM_STEPS), str(pause_s), *map(str, folders)]
+def command(*folders: Path, hold_at: int = NUM_STEPS) -> list[str]:
+    """A run that waits for its end once it has done `hold_at` steps."""
+    return [sys.executable, str(WORKER), str(NUM_STEPS), str(hold_at), *map(str, folders)]
 
 
 def run_whole(folder: Path) -> dict[str, torch.Tensor]:
@@ -38,10 +39,10 @@ def two_ranks(*folders: Path) -> list[str]:
 
 
 def kill_after(folder: Path, step: int) -> None:
-    """Start a run and end it with SIGKILL as soon as it reports `step`."""
+    """Start a run and end it with SIGKILL as soon as it reports `step`; it does none after that."""
     folder.mkdir(exist_ok=True)
     with subprocess.Popen(
-        command(folder, pause_s=0.05),
+        command(folder, hold_at=step),
         env=environment(),
         cwd=ROOT,
         stdout=subprocess.PIPE,

@@ -50,7 +50,7 @@ def loss(model: torch.nn.Module, batch: Batch) -> Loss:
     return Loss(total * (1 + 0.1 * torch.rand(())), weight)
 
 
-def main(folder: Path, num_steps: int, pause_s: float) -> None:
+def main(folder: Path, num_steps: int, hold_at: int) -> None:
     torch.set_num_threads(1)
     config = llama_config(
         vocab_size=128,
@@ -65,13 +65,14 @@ def main(folder: Path, num_steps: int, pause_s: float) -> None:
     )
     model = build_model(config, seed=1, attention="varlen")
 
-    def paused(step: int) -> list[Batch]:
-        time.sleep(pause_s)
+    def batches(step: int) -> list[Batch]:
+        while step == hold_at:
+            time.sleep(1)
         return batches_at(step)
 
     result = train(
         model,
-        paused,
+        batches,
         loss,
         num_steps=num_steps,
         optimiser=AdamWSettings(0.9, 0.95, 1e-8, 0.1),
@@ -98,4 +99,4 @@ def main(folder: Path, num_steps: int, pause_s: float) -> None:
 
 if __name__ == "__main__":
     for name in sys.argv[3:]:
-        main(Path(name), int(sys.argv[1]), float(sys.argv[2]))
+        main(Path(name), int(sys.argv[1]), int(sys.argv[2]))
