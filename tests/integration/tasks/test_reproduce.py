@@ -58,17 +58,18 @@ def test_a_reproduction_that_was_killed_goes_on_where_it_stopped_and_a_second_on
     ]  # fmt: skip
     (report,) = version.glob("mlruns/**/reports/evaluate.json")
     report.unlink()  # MLflow was asked for all that it takes at the beginning
-    first = subprocess.Popen(
-        COMMAND, cwd=version, env=toy.environment(), text=True, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    wait_for(lambda: pods_of(clone))
-    second = subprocess.Popen(
-        COMMAND, cwd=version, env=toy.environment(), text=True, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    assert second.stdout is not None
-    assert f"waiting for process {first.pid} (" in second.stdout.readline()
-    second.kill()
-    second.communicate()
+    with toy.held(clone):
+        first = subprocess.Popen(
+            COMMAND, cwd=version, env=toy.environment(), text=True, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        wait_for(lambda: pods_of(clone))
+        second = subprocess.Popen(
+            COMMAND, cwd=version, env=toy.environment(), text=True, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert second.stdout is not None
+        assert f"waiting for process {first.pid} (" in second.stdout.readline()
+        second.kill()
+        second.communicate()
     said = first.communicate()[0]
     assert f"going on in {clone}" in said
     assert "computing source" not in said
