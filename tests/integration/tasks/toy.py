@@ -30,10 +30,10 @@ def run(params, io, sink):
         fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         open("runs/twice.txt", "a").write(key + "\\n")
-    started = io.work / "started"
-    started.write_text(started.read_text() + "x" if started.exists() else "x")
     if params.fate == "ignores the signal":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    started = io.work / "started"
+    started.write_text(started.read_text() + "x" if started.exists() else "x")
     is_again = len(started.read_text()) > 1
     checkpoint = io.work / "next_step"
     first = int(checkpoint.read_text()) if checkpoint.exists() else 0
