@@ -12,6 +12,7 @@ from tests.integration.tasks.processes import wait_for
 SEED = 2402
 
 
+@pytest.mark.timeout(900)
 def test_a_registration_that_is_killed_is_never_half_visible_and_the_next_leaves_one_version(
     tmp_path: Path,
 ) -> None:
