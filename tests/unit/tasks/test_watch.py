@@ -23,13 +23,20 @@ def served(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://m")
 
 
-def refuses(num_times: int, taken: list[Any]) -> Callable[..., Any]:
-    """As a server that is busy at first, with what it took and how often a call would be retried."""
+def refuses(
+    num_times: int, taken: list[Any], is_over: threading.Event | None = None
+) -> Callable[..., Any]:
+    """As a server that is busy at first, with what it took and how often a call would be retried.
+
+    `is_over` is set when it refuses for the last time.
+    """
     left = [None] * num_times
 
     def create(*words: Any, **named: Any) -> Any:
         if left:
             left.pop()
+            if not left and is_over is not None:
+                is_over.set()
             raise RuntimeError("503")
         taken.append((words, named, PREFECT_CLIENT_MAX_RETRIES.value()))
         return uuid4()
@@ -71,12 +78,13 @@ def test_the_last_progress_is_shown_although_it_was_refused_and_the_new_run_is_l
     write_latest(tmp_path, "left", Latest("k"))
     shown: list[Any] = []
     links: list[Any] = []
-    monkeypatch.setattr(watch, "create_progress_artifact", refuses(3, shown))
+    refused = threading.Event()
+    monkeypatch.setattr(watch, "create_progress_artifact", refuses(3, shown, refused))
     monkeypatch.setattr(watch, "create_link_artifact", refuses(0, links))
     stopped = threading.Event()
     thread = threading.Thread(target=follower.follow, args=(stopped,))
     thread.start()
-    thread.join(0.5)
+    assert refused.wait(60)
     assert links == []
     outcome.write_json(run.path / "mirror.json", NOTE | {"begun_at": 9.0})
     stopped.set()
