@@ -14,6 +14,7 @@ from typing import Any
 from tests.integration.tasks import toy
 from tests.integration.tasks.processes import wait_for
 
+FINAL = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 PORTS = range(15_000, 30_000)
 _reserved: list[socket.socket] = []
 
@@ -34,20 +35,7 @@ class Console:
         return toy.run(self.project, *command, check=False, **(self.ports | variables))
 
     def call(self, path: str, body: object = None) -> Any:
-        request = urllib.request.Request(
-            self.api + path,
-            None if body is None else json.dumps(body).encode(),
-            {"content-type": "application/json"},
-        )
-        for _ in range(60):  # a busy server with SQLite asks to be asked again
-            try:
-                with urllib.request.urlopen(request, timeout=120) as answer:
-                    return json.load(answer)
-            except urllib.error.HTTPError as error:
-                if error.code != 503:
-                    raise
-                time.sleep(1)
-        raise AssertionError(f"{path}: the server stayed unavailable")
+        return call(self.api + path, body)
 
     def start(self, flow: str, **parameters: object) -> str:
         deployment = self.call(f"/deployments/name/{flow}/{flow}")
@@ -65,14 +53,44 @@ class Console:
         return dict(self.call(f"/flow_runs/{run}")["state"])
 
     def end_of(self, run: str) -> dict[str, Any]:
-        final = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
-        wait_for(lambda: self.state(run)["type"] in final, 300)
+        wait_for(lambda: self.state(run)["type"] in FINAL, 300)
         return self.state(run)
 
     def of_run(self, run: str, what: str) -> list[dict[str, Any]]:
-        """Its task runs, logs or artifacts."""
-        key = {"task_runs": "flow_runs", "artifacts": "flow_runs"}[what]
-        return list(self.call(f"/{what}/filter", {key: {"id": {"any_": [run]}}}))
+        """Its task runs or artifacts."""
+        return list(self.call(f"/{what}/filter", {"flow_runs": {"id": {"any_": [run]}}}))
+
+    def tasks_of(self, run: str) -> dict[str, str]:
+        """Name to state's name of its tasks, once all have ended.
+
+        The server hears of them by events, and may enter the last one after the run's own end.
+        """
+
+        def ended() -> list[dict[str, Any]] | None:
+            tasks = self.of_run(run, "task_runs")
+            return tasks if all(task["state"]["type"] in FINAL for task in tasks) else None
+
+        return {task["name"]: task["state"]["name"] for task in wait_for(ended)}
+
+    def has_logged(self, run: str, text: str) -> bool:
+        """Whether a line of its log has `text`; a flow sends its lines every two seconds."""
+        body = {"logs": {"flow_run_id": {"any_": [run]}}}
+        return any(text in line["message"] for line in self.call("/logs/filter", body))
+
+
+def call(address: str, body: object = None) -> Any:
+    """What Prefect's API answers."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(address, data, {"content-type": "application/json"})
+    for _ in range(60):  # a busy server with SQLite asks to be asked again
+        try:
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            if error.code != 503:
+                raise
+            time.sleep(1)
+    raise AssertionError(f"{address}: the server stayed unavailable")
 
 
 def free_ports(count: int) -> list[int]:

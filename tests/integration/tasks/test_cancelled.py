@@ -15,8 +15,9 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows import cancelled
 from tasks.flow_record import FlowRecord, record_path
 from tasks.process import started_ticks
+from tests.integration.tasks.consoles import call
 from tests.integration.tasks.processes import wait_for
-from tests.integration.tasks.test_dead_flows import call, running, state
+from tests.integration.tasks.test_dead_flows import running, state
 
 
 @pytest.fixture
@@ -34,9 +35,9 @@ def started() -> Iterator[list[int]]:
             os.kill(pid, signal.SIGKILL)
 
 
-def elsewhere(home: Path, run: str, started: list[int], command: str = "exec sleep 300") -> int:
-    """The process of a flow run that is no child of this one."""
-    script = f"({command}) >/dev/null 2>&1 & echo $!"
+def elsewhere(home: Path, run: str, started: list[int], before: str = ":") -> int:
+    """The process of a flow run that is no child of this one; it inherits what `before` did."""
+    script = f"{before}; sleep 300 >/dev/null 2>&1 & echo $!"
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
     pid = int(done.stdout)
     started.append(pid)
@@ -101,7 +102,7 @@ def test_one_that_ignores_the_signal_is_killed_after_its_grace(
 ) -> None:
     asked: dict[str, float] = {}
     run = running(api)
-    pid = elsewhere(tmp_path, run, started, "trap '' TERM; while :; do sleep 0.1; done")
+    pid = elsewhere(tmp_path, run, started, before="trap '' TERM")
     cancel(api, run)
     look(tmp_path, asked)
     look(tmp_path, asked)

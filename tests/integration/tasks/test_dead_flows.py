@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from flows import dead_flows, run_here
 from tasks import flow_record
 from tasks.flow_record import FlowRecord, record_path
 from tasks.process import started_ticks
+from tests.integration.tasks.consoles import call
 
 
 @pytest.fixture
@@ -22,13 +22,6 @@ def api(prefect_api: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(dead_flows, "HEAD_START_S", 0.0)
     with temporary_settings({PREFECT_API_URL: prefect_api}):
         yield prefect_api
-
-
-def call(address: str, body: object = None) -> Any:
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(address, data, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)
 
 
 def running(api: str) -> str:
