@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -57,22 +57,15 @@ def submit(page: Page) -> None:
     page.goto(f"{page.url.split('/deployments/')[0]}/runs/flow-run/{run}")
 
 
-def task_states(page: Page) -> dict[str, str]:
-    """Name to state of a run's tasks, as the tab of the run's page lists them."""
+def see_tasks(page: Page, states: Mapping[str, str]) -> None:
+    """Wait until the tab of the run's page lists tasks of these names in these states, and no other."""
     page.get_by_role("tab", name="Task Runs").click()
     tab = page.get_by_role("tabpanel", name="Task Runs")
     entries = tab.get_by_role("listitem").filter(has=page.get_by_role("navigation"))
-    expect(entries.first).to_be_visible()
-    found = {}
-    for entry in entries.all():
-        name = entry.get_by_role("link").last.inner_text()
-        states = [
-            state
-            for state in ("Cached", "Completed", "Failed")
-            if entry.get_by_text(state, exact=True).count()
-        ]
-        found[name] = ", ".join(states)
-    return found
+    expect(entries).to_have_count(len(states))
+    for name, state in states.items():
+        entry = entries.filter(has=page.get_by_role("link", name=name, exact=True))
+        expect(entry.get_by_text(state, exact=True)).to_be_visible()
 
 
 def open_artifact(page: Page, key: str) -> None:

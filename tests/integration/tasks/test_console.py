@@ -25,6 +25,8 @@ from tests.integration.tasks.consoles import Console
 from tests.integration.tasks.processes import pods_of, started_run, wait_for, working_in
 
 pytestmark = pytest.mark.timeout(600)
+ENDED = {"source": "Cached", "left": "Completed", "right": "Cached", "join": "Completed"}
+"""The tasks of a run for which `left` alone had changed."""
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +72,8 @@ def test_a_second_up_changes_nothing_and_status_says_what_runs(console: Console)
     assert [line.split()[0] for line in before.splitlines()] == ["deployments", "mlflow", "prefect"]
 
 
-def test_a_port_in_use_is_one_line_and_starts_nothing(console: Console, tmp_path: Path) -> None:
-    other = Console(toy.copy(console.project, tmp_path / "other"))
-    subprocess.run(["rm", "-r", str(other.project / ".headrace" / "console")], check=True)
+def test_a_port_in_use_is_one_line_and_starts_nothing(console: Console, project: Path) -> None:
+    other = Console(project)
     said = other.headrace("up", **console.ports)
     assert said.returncode == 64
     assert "user error: prefect: 127.0.0.1:" in said.stdout
@@ -102,20 +103,16 @@ def test_a_run_shows_its_stages_what_was_cached_and_how_far_it_came(console: Con
     toy.set_param(console.project, "left", text="U")
     with toy.held(console.project):
         run = console.start("pipeline")
-        wait_for(lambda: page_in_mlflow(console, run), 180)
+        wait_for(lambda: page_in_mlflow(console, run))
     assert console.end_of(run)["type"] == "COMPLETED", console.state(run)
-    states = {task["name"]: task["state"]["name"] for task in console.of_run(run, "task_runs")}
-    assert states == {
-        "source": "Cached", "left": "Completed", "right": "Cached", "join": "Completed",
-    }  # fmt: skip
+    assert console.tasks_of(run) == ENDED
     artifacts = {item["key"]: item for item in console.of_run(run, "artifacts")}
     assert artifacts["left-progress"]["data"] == 100.0
     assert "2/2 steps" in artifacts["left-progress"]["description"]
     mlflow = f"http://127.0.0.1:{console.ports['HEADRACE_MLFLOW_PORT']}/#/experiments/"
     assert str(page_in_mlflow(console, run)).startswith(mlflow)
     assert f"({page_in_mlflow(console, run)})" in artifacts["pipeline-mlflow"]["data"]
-    logs = console.call("/logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}})
-    assert any("left: 2/2 steps 100%" in entry["message"] for entry in logs)
+    wait_for(lambda: console.has_logged(run, "left: 2/2 steps 100%"))
     assert toy.text_of(console.project, "join") == "sUsrj"
 
 
@@ -170,7 +167,7 @@ def test_a_cancelled_run_stops_its_stage_and_a_new_run_goes_on_from_its_checkpoi
     toy.set_param(console.project, "source", text="C", num_steps=10)
     with toy.held(console.project):
         run = console.start("one-stage", stage="source")
-        attempt = wait_for(lambda: started_run(console.project / "runs" / "source"), 180)
+        attempt = wait_for(lambda: started_run(console.project / "runs" / "source"))
         wait_for(lambda: logged_steps(attempt) == [*range(5)])
         console.cancel(run)
         wait_for(lambda: not pods_of(console.project))
@@ -215,8 +212,15 @@ def let_a_dead_flow_be_found(console: Console, like: str) -> None:
     record = FlowRecord(run, time.time(), os.uname().nodename, pid=os.getpid(), ticks=1)
     path = record_path(console.project, run)
     outcome.write_json(path, vars(record))
-    wait_for(lambda: console.state(run)["type"] == "CRASHED", 180)
+    wait_for(lambda: console.state(run)["type"] == "CRASHED")
+    wait_for(lambda: told(path))  # which is written after the server has heard it
     path.unlink()
+
+
+def told(path: Path) -> str:
+    """The server that was told of the end of the flow run with this record; empty: none was."""
+    record = flow_record.read(path)
+    return record.told if record else ""
 
 
 def test_a_run_goes_on_when_the_process_that_served_it_is_killed_and_replaced(
@@ -255,7 +259,7 @@ def test_a_run_from_a_terminal_is_cancelled_also_when_it_is_stopped_there(
 def served_by_a_process_that_is_gone(console: Console) -> tuple[str, set[int]]:
     """A flow run in the middle of a stage, and its pods; another process serves by now."""
     run = console.start("pipeline")
-    wait_for(lambda: pods_of(console.project), 180)
+    wait_for(lambda: pods_of(console.project))
     pods = set(pods_of(console.project))
     (serving,) = working_in(console.project, "-m flows.deployments")
     os.kill(serving, signal.SIGKILL)
@@ -271,7 +275,7 @@ def run_in_a_terminal(console: Console) -> "tuple[subprocess.Popen[bytes], str]"
         env=toy.environment() | console.ports,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    wait_for(lambda: pods_of(console.project), 180)
+    wait_for(lambda: pods_of(console.project))
     running = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
     (run,) = [str(item["id"]) for item in console.call("/flow_runs/filter", running)]
     return flow, run
@@ -279,8 +283,8 @@ def run_in_a_terminal(console: Console) -> "tuple[subprocess.Popen[bytes], str]"
 
 def cancelled_with_its_stage(console: Console, run: str) -> None:
     console.cancel(run)
-    wait_for(lambda: not pods_of(console.project), 60)
-    wait_for(lambda: console.state(run)["type"] == "CANCELLED", 60)
+    wait_for(lambda: not pods_of(console.project))
+    wait_for(lambda: console.state(run)["type"] == "CANCELLED")
     tasks = {task["name"]: task["state"]["type"] for task in console.of_run(run, "task_runs")}
     assert not {"PENDING", "RUNNING"} & set(tasks.values()), tasks
 
@@ -296,15 +300,15 @@ def test_a_run_started_with_the_buttons_ends_before_ones_eyes_and_its_artifacts_
         expect(page.get_by_text("Running", exact=True)).to_be_visible()
         expect(page.get_by_text("/60 steps").first).to_be_visible()
         run_id = page.url.split("?")[0].split("/")[-1]
-        wait_for(lambda: page_in_mlflow(console, run_id), 180)
+        wait_for(lambda: page_in_mlflow(console, run_id))
     expect(page.get_by_text("Completed", exact=True)).to_be_visible()
+    wait_for(lambda: console.has_logged(run_id, "left: 60/60 steps 100%"))
+    assert console.tasks_of(run_id) == ENDED
     page.reload()  # Prefect's page asks for no more lines once the run has ended
     expect(page.get_by_text("60/60 steps 100%")).to_be_visible()
     pages.shoot(page, "run", tmp_path)
     run = page.url
-    assert pages.task_states(page) == {
-        "source": "Cached", "left": "Completed", "right": "Cached", "join": "Completed",
-    }  # fmt: skip
+    pages.see_tasks(page, ENDED)
     pages.open_artifact(page, "left-progress")
     expect(page.get_by_text("left: 60/60 steps 100%")).to_be_visible()
     expect(page.get_by_text("Progress: 100%")).to_be_visible()
@@ -322,7 +326,7 @@ def test_the_form_says_a_bound_and_shows_what_is_wrong_with_a_value_that_breaks_
     pages.open_form(page, "pipeline")
     expect(page.get_by_text("the form has a field for it; above 0")).to_be_visible()
     page.get_by_role("button", name="Select stages").click()
-    assert page.get_by_role("option").all_inner_texts() == list(toy.STAGES)
+    expect(page.get_by_role("option")).to_have_text(list(toy.STAGES))
     page.keyboard.press("Escape")
     page.get_by_role("spinbutton", name="dpo.beta").fill("0")
     page.get_by_role("button", name="Submit").click()
@@ -364,12 +368,12 @@ def test_the_result_is_a_page_with_its_table_and_its_picture(
         PREFECT_API_URL=console.api, PREFECT_HOME=str(tmp_path),
     )  # fmt: skip
     page.get_by_role("link", name="Runs", exact=True).click()
-    page.get_by_role("link", name="shown").click()
+    page.get_by_role("link", name="shown", exact=True).click()
     pages.open_artifact(page, "results")
     expect(
         page.get_by_role("cell", name="2.5\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.1")
     ).to_be_visible()
     picture = page.get_by_role("img", name="results")
     expect(picture).to_be_visible()
-    assert picture.evaluate("image => image.naturalWidth") == 64
+    expect(picture).to_have_js_property("naturalWidth", 64)
     pages.shoot(page, "result", tmp_path)

@@ -44,11 +44,12 @@ def test_a_run_from_the_form_is_in_both_databases_and_no_password_anywhere(
         assert server.ask("prefect", "SELECT id::text, state_type FROM flow_run") == [
             (run, "COMPLETED")
         ]
-        states = dict(server.ask("prefect", "SELECT name, state_name FROM task_run"))
+        states = console.tasks_of(run)
         assert states == {
             "source": "Cached", "left": "Completed", "right": "Cached", "join": "Completed",
         }  # fmt: skip
-        wait_for(lambda: mirrored_stages(server, run) == {"left", "join"}, 60)
+        assert dict(server.ask("prefect", "SELECT name, state_name FROM task_run")) == states
+        wait_for(lambda: mirrored_stages(server, run) == {"left", "join"})
         assert not any(server.password in line for line in working_in(console.project).values())
     finally:
         console.headrace("down")
