@@ -157,7 +157,7 @@ def test_pretrain_killed_with_9_is_tried_again_from_its_checkpoint_and_gives_the
         )
         # Of a run from the start: the copy has those of steps 8 and 12.
         checkpoint = small.latest(project, "pretrain") / "work" / "checkpoints" / "step-000000004"
-        wait_for(checkpoint.exists, 180)
+        wait_for(checkpoint.exists)
         (trainer,) = pods_of(project)
         os.kill(trainer, signal.SIGKILL)
         code = flow.wait(300)
@@ -165,6 +165,5 @@ def test_pretrain_killed_with_9_is_tried_again_from_its_checkpoint_and_gives_the
         lines = said.read()
     assert code == 0, lines
     assert "infra error" in lines
-    resumed = re.findall(r"going on from checkpoint (\d+)", lines)
-    assert resumed in (["4"], ["8"]), lines
+    assert len(re.findall(r"going on from checkpoint \d+", lines)) == 1, lines
     assert small.digests(project)["pretrain"] == before
