@@ -24,7 +24,7 @@ def serving(folder: Path) -> Iterator[str]:
     server = subprocess.Popen(server_command(port), cwd=folder, env=environ)
     address = f"http://127.0.0.1:{port}/api"
     try:
-        wait_for(lambda: answers(f"{address}/health"), 120)
+        wait_for(lambda: answers(f"{address}/health"))
         yield address
     finally:
         server.terminate()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 
-def wait_for(condition: Callable[[], Any], timeout_s: float = 90) -> Any:
+def wait_for(condition: Callable[[], Any], timeout_s: float = 180) -> Any:
     """What `condition` gives once it is true; fails if that takes too long."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

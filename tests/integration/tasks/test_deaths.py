@@ -179,7 +179,7 @@ def test_a_killed_flow_takes_its_temporary_server_with_it(project: Path) -> None
     toy.set_param(project, "left", text="K")
     with toy.held(project):
         flow = start(project, sys.executable, "-m", "tasks.cli", "run", stdout=subprocess.DEVNULL)
-        wait_for(lambda: pods_of(project), TIMEOUT_S)
+        wait_for(lambda: pods_of(project))
         assert working_in(project, "uvicorn")
         flow.kill()
         flow.wait()

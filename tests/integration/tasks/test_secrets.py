@@ -136,7 +136,7 @@ def mlflow_in(folder: Path) -> Iterator[str]:
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        wait_for(lambda: answers(f"http://127.0.0.1:{port}/health"), 120)
+        wait_for(lambda: answers(f"http://127.0.0.1:{port}/health"))
         yield f"127.0.0.1:{port}"
     finally:
         server.terminate()
@@ -235,9 +235,9 @@ def test_a_password_in_prefects_address_is_in_no_log_when_a_gateway_says_that_pr
         begin("flows.deployments")
         with toy.held(project):
             run = begin("tasks.cli", "stage", "left")
-            wait_for(lambda: pods_of(project) and ready.exists(), 180)
+            wait_for(lambda: pods_of(project) and ready.exists())
             gateway.is_bad = True
-        wait_for(lambda: run.poll() is not None, 180)
+        wait_for(lambda: run.poll() is not None)
         wait_for(lambda: re.search(r"headrace\.\w+ - .*502 Bad Gateway", log.read_text()))
     said = log.read_text()
     assert f"View at http://***@127.0.0.1:{gateway.port}/runs/flow-run/" in said
