@@ -12,7 +12,7 @@ from components.preflight.children import run_children
 from components.preflight.gang import Meeting, all_reduce, meet_and_sum, this_node_alone
 from components.preflight.kernel_log import KMSG, read_kernel_log
 from components.preflight.nvml import Gpus, read_gpus
-from components.preflight.readings import Measurements, Readings
+from components.preflight.readings import NO_ANSWER, Measurements, Readings
 from components.preflight.thresholds import GpuLimits, Sku
 
 NVML_TIMEOUT_S = 30.0
@@ -36,7 +36,7 @@ class Live:
 
     def read(self) -> Readings:
         told = machine.within(NVML_TIMEOUT_S, self.gpus)
-        gpus, fault = told or ((), f"NVML: no answer in {NVML_TIMEOUT_S:g} s")
+        gpus, fault = told or ((), f"{NO_ANSWER} in {NVML_TIMEOUT_S:g} s")
         return Readings(
             self.node,
             time.time(),

@@ -13,6 +13,8 @@ from components.preflight.thresholds import Sku
 
 NO_DRIVER = "no NVIDIA driver here (libnvidia-ml.so.1)"
 """The one reason for there being no GPU that is no fault, where none is said to be."""
+NO_ANSWER = "NVML: no answer"
+"""How the reason begins where the driver hangs."""
 
 
 @dataclass(frozen=True)

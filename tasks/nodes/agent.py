@@ -18,11 +18,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from components.errors import StageError, UserError
+from components.errors import InfraError, StageError, UserError
 from components.preflight.inspection import Expected, inspect
 from components.preflight.kernel_log import KMSG
-from components.preflight.live import Live
-from components.preflight.readings import Measurements, Readings, Source
+from components.preflight.live import NVML_TIMEOUT_S, Live
+from components.preflight.machine import within
+from components.preflight.readings import NO_ANSWER, Measurements, Readings, Source
 from components.preflight.report import DEAR_CHECKS, Report
 from components.preflight.stamp import AGENT_PORT
 from components.preflight.thresholds import SKUS, Sku, Thresholds, load_thresholds
@@ -80,6 +81,7 @@ class Agent:
         self._written: tuple[Any, ...] = ()
         self._written_at = 0.0
         self._stamp_until = 0
+        self._has_seen_gpus = False
 
     def stamp(self) -> int | None:
         """Unix seconds; None if the dear checks must be made."""
@@ -88,7 +90,7 @@ class Agent:
     def look(self) -> Report | None:
         """The report; None while the controller has not answered the last one yet.
 
-        Raises Refused and Away.
+        Raises Refused and Away, and InfraError where another container has to look.
         """
         node = calls.read_node(self._api, self._name)
         record, word = _known(node, int(self._clock()))
@@ -96,14 +98,33 @@ class Agent:
         if is_asked and word is not None and _answers(word.report, record, self._recently()):
             return None
         readings = self._source.read()
-        self._looks.append(sample_of(readings, self._corrected()))
+        # A driver that hangs may begin to between two questions: this one is not answered then.
+        corrected = within(NVML_TIMEOUT_S, self._corrected) if readings.gpus else None
+        self._looks.append(sample_of(readings, corrected))
         source, expected = Read(readings, self._source), expected_of(node, self._thresholds)
         expected = replace(expected, repaired_at=record.repaired_at or None)
         report = inspect(source, self._thresholds, dear=is_asked, expected=expected)
+        self._require_same_driver(readings, report)
         self._stamp_until = 0 if report.verdict == "fail" else record.dear_ok_until
         if self._is_due(report, word, is_asked):
             self._write(node, report)
         return report
+
+    def _require_same_driver(self, readings: Readings, report: Report) -> None:
+        """Raise InfraError if NVML as a whole fails, has answered this process before, and nothing
+        else says that the node is to be drained.
+
+        The driver was replaced on the node, whose library a container has from its start; or systemd
+        was reloaded, which may take a container's devices away. Neither is a fault of the node: what a
+        new container is told, is reported. One whose driver does not answer could not be ended.
+        """
+        fault = readings.gpu_fault or ""
+        self._has_seen_gpus |= bool(readings.gpus)
+        if self._has_seen_gpus and fault and not (fault.startswith(NO_ANSWER) or report.fatal):
+            raise InfraError(
+                f"{fault}, and it answered before: this container's driver or devices are gone",
+                "let it be started again, as Kubernetes does: a new container gets them anew",
+            )
 
     def _recently(self) -> float:
         """A report of a dear look is not replaced before the controller has had time to read it."""

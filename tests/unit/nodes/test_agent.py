@@ -1,15 +1,18 @@
 """What the agent writes on its Node, and what it answers to pods."""
 
 import http.client
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from components.errors import InfraError
 from components.preflight.inspection import Expected, inspect
 from components.preflight.readings import (
+    NO_ANSWER,
     NO_DRIVER,
     ClockReading,
     GpuReading,
@@ -17,6 +20,7 @@ from components.preflight.readings import (
     Measurements,
     Readings,
 )
+from components.preflight.recorded import Recording
 from components.preflight.report import Finding
 from components.preflight.stamp import Stamp, ask_stamp
 from tasks.nodes.agent import Agent, expected_of
@@ -222,6 +226,77 @@ def test_a_gpu_that_was_reset_without_a_restart_comes_back_unless_it_fails_anew(
         again = agent.look()
         assert again is not None
         assert again.verdict == "ok"
+
+
+class Saying:
+    """A source that says one thing after the other, and the last again and again."""
+
+    def __init__(self, *said: Recording) -> None:
+        self._said = list(said)
+
+    def read(self) -> Readings:
+        return (self._said.pop(0) if len(self._said) > 1 else self._said[0]).readings
+
+    def measure(self, *_: object) -> Measurements:
+        return Measurements()
+
+
+def agent_of(api: OneNode, source: Saying, corrected: Callable[[], int | None]) -> Agent:
+    clock = HEALTHY.readings.at
+    return Agent(api, "node-a", source, THRESHOLDS, POLICY, corrected, lambda: clock)  # type: ignore[arg-type]
+
+
+def condition_of(api: OneNode) -> dict[str, str]:
+    ours: list[dict[str, str]] = [
+        one for one in api.there["status"]["conditions"] if one["type"] == CONDITION
+    ]
+    return ours[0]
+
+
+HANGS = sick(gpus=(), gpu_fault=f"{NO_ANSWER} in 30 s")
+STALE = sick(gpus=(), gpu_fault="NVML: Driver/library version mismatch")
+
+
+def test_a_driver_that_hangs_between_two_questions_keeps_no_agent_from_reporting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tasks.nodes.agent.NVML_TIMEOUT_S", 0.05)
+    api, asked = OneNode(node(gpus=2)), threading.Event()
+
+    def hangs() -> int | None:
+        asked.set()
+        threading.Event().wait()
+        return None
+
+    agent = agent_of(api, Saying(HEALTHY, HANGS), hangs)
+    looking = threading.Thread(target=lambda: [agent.look(), agent.look()], daemon=True)
+    looking.start()
+    looking.join(20)
+    assert not looking.is_alive()
+    assert asked.is_set()
+    assert "NVML: no answer in 30 s" in condition_of(api)["message"]
+
+
+def test_an_agent_whose_container_has_lost_its_gpus_blames_no_node_and_is_started_again() -> None:
+    api = OneNode(node(gpus=2))
+    agent = agent_of(api, Saying(HEALTHY, STALE), lambda: None)
+    agent.look()
+    with pytest.raises(InfraError, match="version mismatch, and it answered before"):
+        agent.look()
+    assert condition_of(api)["status"] == "True"
+    again = agent_of(api, Saying(STALE), lambda: None)
+    again.look()
+    again.look()
+    assert condition_of(api)["status"] == "False"
+
+
+def test_an_agent_without_its_gpus_still_reports_what_else_asks_for_a_drain() -> None:
+    api, log = OneNode(node(gpus=2)), KernelLogReading((xid_line(119, 80.0),), 90.0)
+    died = sick(gpus=(), gpu_fault="NVML: Unknown Error", kernel_log=log)
+    agent = agent_of(api, Saying(HEALTHY, died), lambda: None)
+    agent.look()
+    agent.look()
+    assert condition_of(api)["reason"] == "FatalCheckFailed"
 
 
 STAMPS: list[int | None] = [None]
