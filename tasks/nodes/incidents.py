@@ -48,12 +48,15 @@ def _with_pass(record: Record, seen: Observations, now: int) -> Record:
 
 
 def _pruned(record: Record, now: int, policy: States) -> Record:
-    """Without what is answered and too old to count, and never more than fit the annotation."""
-    open_ones = set(record.unanswered)
+    """Without what is too old to count, and never more than fit the annotation.
+
+    A soft failure counts for its window, whether or not a pass of the dear checks has answered it: of
+    a node that stages take in parts there may never be one. A fatal one counts until the repair.
+    """
     kept = [
         incident
         for incident in record.incidents
-        if incident in open_ones or incident.at > now - policy.soft_window_s
+        if incident.fatal or incident.at > now - policy.soft_window_s
     ]
     kept = sorted(kept, key=lambda it: (it.fatal, it.at, it.id))[-MAX_INCIDENTS:]
     dropped = [incident for incident in record.incidents if incident not in kept]

@@ -59,7 +59,9 @@ def _trusted(record: Record, seen: Observations, now: int, policy: Policy) -> Re
         return _to(record, "suspect", now, why or f"{open_ones[-1].cause} failed once")
     still_fails = seen.report is not None and seen.report.failing
     if record.state == "suspect" and not (open_ones or why or still_fails):
-        return _to(record, "healthy", now, "the dear checks have passed since")
+        quiet = f"nothing has failed for {span(policy.states.soft_window_s)}"
+        passed = "the dear checks have passed since"
+        return _to(record, "healthy", now, passed if record.dear_ok_until else quiet)
     return record
 
 
@@ -77,6 +79,7 @@ def _why_quarantine(record: Record, now: int, policy: Policy) -> str:
 
 
 def _quarantined(record: Record, seen: Observations, now: int, policy: Policy) -> Record:
+    record = _with_fatal_cause(record)
     if record.fatal:
         return _to(record, "draining", now, f"{record.cause} is fatal: nobody waits")
     if not seen.stage_pods:
@@ -88,6 +91,7 @@ def _quarantined(record: Record, seen: Observations, now: int, policy: Policy) -
 
 
 def _draining(record: Record, seen: Observations, now: int, policy: Policy) -> Record:
+    record = _with_fatal_cause(record)
     if seen.stage_pods:
         return record
     since = now - policy.states.repair_window_s
@@ -154,11 +158,15 @@ def _answered_request(record: Record, seen: Observations, now: int) -> Record | 
     return taken
 
 
-def _to_quarantine(record: Record, seen: Observations, now: int, why: str) -> Record:
+def _with_fatal_cause(record: Record) -> Record:
+    """A fatal failure is what awaits a repair, though the node went for a lesser one."""
     fatal = [incident.cause for incident in record.incidents if incident.fatal]
+    return replace(record, cause=fatal[-1]) if fatal else record
+
+
+def _to_quarantine(record: Record, seen: Observations, now: int, why: str) -> Record:
     marked = replace(
-        record,
-        cause=(fatal or [record.incidents[-1].cause])[-1],
+        _with_fatal_cause(replace(record, cause=record.incidents[-1].cause)),
         held_since_at=None,
         dear_ok_until=0,
         repair_taken=seen.repaired,

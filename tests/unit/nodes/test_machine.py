@@ -77,6 +77,30 @@ def test_a_suspect_node_stays_so_while_the_agent_still_sees_the_failure() -> Non
     assert step(suspect, what, NOW + 9, POLICY)[0].state == "suspect"
 
 
+def test_a_suspicion_ends_a_day_after_the_failure_without_a_stamp_and_for_good() -> None:
+    """Where stages take a part of a node, nothing else would ever answer it."""
+    suspect, _ = step(FRESH, seen(SOFT), NOW, POLICY)
+    over_at = NOW - 10 + STATES.soft_window_s
+    assert settled(suspect, seen(SOFT), over_at - 1).state == "suspect"
+    node = settled(suspect, seen(SOFT), over_at)
+    assert (node.state, node.reason) == ("healthy", "nothing has failed for 24 h")
+    assert (node.dear_ok_until, node.incidents) == (0, ())
+    assert settled(node, seen(SOFT), over_at + HOUR) == node
+
+
+def test_a_suspicion_does_not_end_by_time_while_the_agent_still_sees_the_failure() -> None:
+    suspect, _ = step(FRESH, seen(SOFT), NOW, POLICY)
+    later = NOW + 2 * STATES.soft_window_s
+    assert settled(suspect, seen(SOFT, report=bad(later)), later).state == "suspect"
+
+
+def test_a_fatal_failure_that_the_breaker_holds_is_not_forgotten() -> None:
+    held, _ = step(FRESH, seen(FATAL, may_quarantine=False), NOW, POLICY)
+    later = NOW + 2 * STATES.soft_window_s
+    assert settled(held, seen(may_quarantine=False), later).state == "suspect"
+    assert step(held, seen(), later, POLICY)[0].state == "quarantined"
+
+
 @pytest.mark.parametrize(
     ("apart_s", "state"),
     [(STATES.soft_window_s - 1, "quarantined"), (STATES.soft_window_s + 1, "suspect")],
@@ -126,7 +150,17 @@ def test_a_fatal_failure_ends_the_wait_of_a_softly_failing_node() -> None:
     what = seen(SOFT, failure("pod:3", NOW - 5), stage_pods=(POD,))
     node, _ = step(FRESH, what, NOW, POLICY)
     node, _ = step(node, seen(*what.failures, FATAL, stage_pods=(POD,)), NOW + 1, POLICY)
-    assert node.state == "draining"
+    assert (node.state, node.cause) == ("draining", "xid")
+    assert node.reason == "xid is fatal: nobody waits"
+
+
+def test_what_turns_fatal_while_a_node_is_drained_is_what_awaits_a_repair() -> None:
+    what = seen(SOFT, failure("pod:3", NOW - 5), stage_pods=(POD,))
+    node = settled(settled(FRESH, what), what, NOW + STATES.drain_after_s)
+    assert (node.state, node.cause) == ("draining", "ecc")
+    node = settled(node, seen(*what.failures, FATAL), NOW + STATES.drain_after_s + 1)
+    assert (node.state, node.cause) == ("repairing", "xid")
+    assert node.reason == "drained; xid awaits a repair"
 
 
 def test_a_drained_node_awaits_a_repair_reported_after_its_quarantine() -> None:
