@@ -264,6 +264,20 @@ def test_a_gang_avoids_a_node_only_if_the_others_have_room_for_all_of_it() -> No
     assert avoidable(nodes[:2], ["a"], resources(cpu=4, num_nodes=2, min_nodes=2)) == ["a"]
 
 
+def test_a_gpu_that_is_held_back_as_unhealthy_says_nothing_against_the_stage() -> None:
+    """The device plugin takes it from what is allocatable until it is mended."""
+    ill = standing("ill", "8")
+    ill["status"]["capacity"] = {"nvidia.com/gpu": "8"}
+    ill["status"]["allocatable"]["nvidia.com/gpu"] = "7"
+    ill["spec"]["taints"] = [taint("headrace.dev/unhealthy", "NoSchedule")]
+    asked = resources(gpus=8)
+    require_fit([ill], "sft", asked)
+    assert kept_out([ill], asked).startswith("1 of 1 nodes that could hold it are kept out as sick")
+    assert avoidable([ill, standing("other", "8")], ["other"], asked) == []
+    with pytest.raises(UserError, match="asks for 9 GPUs; the largest has 8 GPUs"):
+        require_fit([ill], "sft", resources(gpus=9))
+
+
 FITTING = st.tuples(st.integers(1, 8), st.integers(1, 8), st.integers(0, 8))
 
 
