@@ -27,14 +27,15 @@ RECOVERY_ACTIONS = (
 
 
 def check_gpu_count(
-    gpus: Sequence[GpuReading], fault: str | None, expected: int | None, on_node: int | None = None
-) -> Finding:
-    """Against what the pod asked for, else against what Kubernetes counts on the node: where GPUs
-    are shared that is a multiple of them. None: nobody said how many there should be.
+    gpus: Sequence[GpuReading], fault: str | None, expected: int | None, on_node: int | None = None,
+    may_share: bool = True,
+) -> Finding:  # fmt: skip
+    """Against what the pod asked for, else against what Kubernetes counts on the node: where they are
+    shared (`may_share`) that is a multiple of them. None: nobody said how many there should be.
     """
     seen = len(gpus)
     if expected is None:
-        return _of_node(seen, fault, on_node or 0)
+        return _of_node(seen, fault, on_node or 0, may_share)
     if seen == expected:
         return Finding("gpu_count", "ok", f"{seen} of {expected} GPUs", value=seen, limit=expected)
     why = f" ({fault})" if fault else ""
@@ -42,7 +43,7 @@ def check_gpu_count(
     return Finding("gpu_count", "fail", message, fatal=seen < expected, value=seen, limit=expected)
 
 
-def _of_node(seen: int, fault: str | None, on_node: int) -> Finding:
+def _of_node(seen: int, fault: str | None, on_node: int, may_share: bool) -> Finding:
     """Without the driver's library here it cannot be told whether the node has its GPUs."""
     if not seen:
         why = fault or "NVML shows none"
@@ -51,7 +52,7 @@ def _of_node(seen: int, fault: str | None, on_node: int) -> Finding:
             why += f", Kubernetes counts {on_node} on this node"
             status = "inconclusive" if fault == NO_DRIVER else "fail"
         return Finding("gpu_count", status, f"no GPU: {why}", value=0, limit=on_node or None)
-    if seen < on_node and on_node % seen:
+    if seen < on_node and (on_node % seen or not may_share):
         message = f"{seen} GPUs visible, Kubernetes counts {on_node} on this node"
         return Finding("gpu_count", "fail", message, value=seen, limit=on_node)
     return Finding("gpu_count", "ok", f"{seen} GPUs", value=seen)

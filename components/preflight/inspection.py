@@ -31,9 +31,9 @@ class Expected:
     kind: str | None = None
     """A key of skus.yaml, or a part of NVML's device name."""
     on_node: int | None = None
-    """How many Kubernetes counts on the node, for whoever sees all of them; those that pods share
-    or have slices of count several times.
-    """
+    """How many Kubernetes counts on the node, for whoever sees all of them."""
+    may_share: bool = True
+    """Whether pods may share them or have slices of them: each counts several times there then."""
     repaired_at: float | None = None
     """Unix seconds, by the node controller's clock: when the last repair of the node was reported."""
 
@@ -90,7 +90,9 @@ def _sku_of(readings: Readings, expected: Expected, thresholds: Thresholds) -> S
 def _cheap(
     readings: Readings, sku: Sku, expected: Expected, thresholds: Thresholds
 ) -> list[Finding]:
-    counted = check_gpu_count(readings.gpus, readings.gpu_fault, expected.gpus, expected.on_node)
+    counted = check_gpu_count(
+        readings.gpus, readings.gpu_fault, expected.gpus, expected.on_node, expected.may_share
+    )
     findings = [counted]
     if readings.gpus:
         findings.append(check_gpu_kind(readings.gpus, sku, expected.kind))

@@ -13,7 +13,7 @@ from components.preflight.readings import KernelLogReading
 
 KMSG = Path("/dev/kmsg")
 XID = re.compile(
-    r"NVRM: Xid \((?:PCI:)?(?P<pci>[0-9a-fA-F:.]+)\): (?P<number>\d+)(?:, *(?P<text>.*))?"
+    r"NVRM: Xid \((?:PCI:)?(?P<pci>[0-9a-fA-F:.]+)(?: GPU-I:\w+)?\): (?P<number>\d+)(?:, *(?P<text>.*))?"
 )
 KMSG_STAMP = re.compile(r"\d+,\d+,(?P<us>\d+),")
 """Documentation/ABI/testing/dev-kmsg: `priority,sequence,microseconds,flags;text`."""

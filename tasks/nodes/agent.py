@@ -32,7 +32,7 @@ from tasks.cluster.api import Api, Away, Object, Refused, connect
 from tasks.nodes import calls
 from tasks.nodes.condition import essence, status_patch
 from tasks.nodes.corrected import corrected_errors
-from tasks.nodes.names import POOL_LABEL
+from tasks.nodes.names import POOL_LABEL, PRODUCT_LABEL, REPLICAS_LABEL
 from tasks.nodes.observed import gpus_counted
 from tasks.nodes.policy import PATH, Policy, load_policy
 from tasks.nodes.record import Record, record_of
@@ -164,10 +164,13 @@ class Agent:
 
 def expected_of(node: Object, thresholds: Thresholds) -> Expected:
     """What the Node says of its GPUs; a pool whose name names no kind says nothing of theirs."""
-    pool = (node["metadata"].get("labels") or {}).get(POOL_LABEL, "")
+    labels = node["metadata"].get("labels") or {}
+    pool = labels.get(POOL_LABEL, "")
+    is_sliced = "-MIG-" in labels.get(PRODUCT_LABEL, "")
     return Expected(
         kind=pool if pool and thresholds.knows(pool) else None,
         on_node=gpus_counted(node),
+        may_share=is_sliced or labels.get(REPLICAS_LABEL) != "1",
     )
 
 

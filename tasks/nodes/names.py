@@ -11,6 +11,11 @@ STATE_LABEL = "headrace.dev/node-state"
 POOL_LABEL = "headrace.dev/gpu-pool"
 GPU_RESOURCE = "nvidia.com/gpu"
 """In a Node's capacity, and the key of the taint that keeps others off it."""
+PRODUCT_LABEL = "nvidia.com/gpu.product"
+REPLICAS_LABEL = "nvidia.com/gpu.replicas"
+"""Both by NVIDIA's GPU feature discovery, where it runs: the kind, with `-MIG-` in it where each slice
+counts as one, and how many pods may share one; `1` if they do not.
+"""
 DEFAULT_POOL = "cpu"
 """The pool of a node without POOL_LABEL."""
 STAGE_LABEL = "headrace.dev/stage"

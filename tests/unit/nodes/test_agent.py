@@ -179,6 +179,29 @@ def test_a_node_that_says_nothing_of_gpus_may_have_any() -> None:
     assert expected_of(node(labels={}), THRESHOLDS) == Expected()
 
 
+GFD = {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3", "nvidia.com/gpu.replicas": "1"}
+"""What NVIDIA's GPU feature discovery says of a node whose GPUs are neither shared nor sliced."""
+
+
+@pytest.mark.parametrize(
+    ("told", "status"),
+    [
+        (GFD, "fail"),
+        (GFD | {"nvidia.com/gpu.replicas": "2"}, "ok"),
+        (GFD | {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3-MIG-3g.40gb"}, "ok"),
+        ({}, "ok"),
+    ],
+    ids=["whole", "shared", "sliced", "not told"],
+)
+def test_half_of_a_nodes_gpus_are_missing_where_the_node_says_that_none_is_shared(
+    told: dict[str, str], status: str
+) -> None:
+    there = node(labels={POOL_LABEL: "h100", **told}, gpus=4)
+    report = inspect(HEALTHY, THRESHOLDS, expected=expected_of(there, THRESHOLDS))
+    (counted,) = (found for found in report.findings if found.check == "gpu_count")
+    assert (counted.status, len(HEALTHY.readings.gpus)) == (status, 2)
+
+
 class OneNode:
     """Its API server, which takes a patch as it is meant."""
 

@@ -61,6 +61,13 @@ def test_the_kernels_own_log_is_read_to_its_end_or_says_why_not() -> None:
     assert reading.fault is None or reading.fault.startswith("/dev/kmsg: ")
 
 
+def test_the_xid_of_a_slice_is_its_gpus() -> None:
+    """As NVIDIA's driver writes it where a GPU has slices (MIG)."""
+    line = "NVRM: Xid (PCI:0000:01:00 GPU-I:05): 94, pid=7194, Contained: CE User Channel (0x9)."
+    text = "pid=7194, Contained: CE User Channel (0x9)."
+    assert xids([line]) == [XidEvent(None, "0000:01:00", 94, text)]
+
+
 @pytest.mark.parametrize("line", ["", "NVRM: Xid", "NVRM: Xid (PCI:0000:3b:00): none", "Xid 79"])
 def test_other_lines_are_no_xids(line: str) -> None:
     assert xids([line]) == []
