@@ -11,6 +11,7 @@ from tasks.nodes.instants import rfc3339
 from tasks.nodes.names import State
 from tasks.nodes.plan import pool_of
 from tasks.nodes.record import Record, record_of
+from tasks.nodes.ring import read_word
 
 Json = Mapping[str, Any]
 
@@ -36,6 +37,8 @@ class Row:
     risk: float
     at_risk: bool
     stage_pods: tuple[str, ...]
+    agent_age_s: int | None
+    """Since the agent's last report; None where none has reported."""
     record: Record
 
     def as_json(self) -> dict[str, Any]:
@@ -64,7 +67,8 @@ def rows(nodes: Iterable[Json], pods: Iterable[Json], now: int) -> list[Row]:
 
 def _row(node: Json, pods: list[str], now: int) -> Row:
     meta = node["metadata"]
-    record = record_of(meta.get("labels") or {}, meta.get("annotations") or {}, now)
+    annotations = meta.get("annotations") or {}
+    record, word = record_of(meta.get("labels") or {}, annotations, now), read_word(annotations)
     return Row(
         node=meta["name"],
         pool=pool_of(node),
@@ -75,22 +79,35 @@ def _row(node: Json, pods: list[str], now: int) -> Row:
         risk=record.risk.score,
         at_risk=record.risk.at_risk,
         stage_pods=tuple(sorted(pods)),
+        agent_age_s=now - int(word.report.at) if word is not None else None,
         record=record,
     )
 
 
 def table(listed: Iterable[Row]) -> Table:
     """Texts come from annotations that others can write, so they are taken as they are, not as markup."""
-    shown = Table("node", "pool", "state", "since", "reason", "risk", "stage pods", box=None)
+    columns = ("node", "pool", "state", "since", "reason", "agent", "risk", "stage pods")
+    shown = Table(*columns, box=None)
     for row in listed:
         state = f"{row.state}, held by the breaker" if row.held_by_breaker else row.state
         risk = f"{row.risk:.2f}" + (", at risk" if row.at_risk else "")
         shown.add_row(
             *(Text(text) for text in (row.node, row.pool)),
             Text(state, style=COLOUR_OF[row.state]),
-            *(Text(text) for text in (row.since, row.reason, risk, str(len(row.stage_pods)))),
+            *(Text(text) for text in (row.since, row.reason, _age(row.agent_age_s), risk)),
+            Text(str(len(row.stage_pods))),
         )
     return shown
+
+
+def _age(seconds: int | None) -> str:
+    """In its largest unit, rounded down."""
+    if seconds is None:
+        return "none"
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{max(0, seconds)} s"
 
 
 def history(record: Record) -> list[dict[str, str]]:

@@ -12,8 +12,9 @@ from tasks.nodes.command import add_arguments
 from tasks.nodes.listing import history_lines, rows, table
 from tasks.nodes.names import HEALTH_ANNOTATION, POOL_LABEL
 from tasks.nodes.record import Evidence, Record, Risk, Transition, to_json
+from tasks.nodes.ring import AgentWord
 from tests.unit.cluster.servers import lists, serving
-from tests.unit.nodes.builders import NOW, node, pod
+from tests.unit.nodes.builders import DAY, NOW, OK, node, pod, word
 
 
 def there(name: str, record: Record, pool: str = "h100") -> dict[str, object]:
@@ -43,6 +44,25 @@ def test_nodes_are_listed_by_pool_and_name_with_the_pods_that_run_there() -> Non
         ("h100", "b", "draining"),
     ]
     assert [row.stage_pods for row in listed] == [(), ("team/p3",), ("team/p1",)]
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (word(OK, at=NOW - 59), "59 s"),
+        (word(OK, at=NOW - 360), "6 min"),
+        (word(OK, at=NOW - 2 * DAY - 9), "2 d"),
+        (None, "none"),
+    ],
+)
+def test_a_node_whose_agent_is_silent_is_seen_by_the_age_of_its_last_report(
+    said: AgentWord | None, shown: str
+) -> None:
+    """Nothing speaks against such a node, and nobody looks at it."""
+    [row] = rows([node("a", said)], [], NOW)
+    (agent,) = (one for one in table([row]).columns if one.header == "agent")
+    assert [str(cell) for cell in agent.cells] == [shown]
+    assert row.as_json()["agent_age_s"] == (NOW - said.report.at if said else None)
 
 
 def test_the_table_shows_what_others_wrote_as_it_is() -> None:
