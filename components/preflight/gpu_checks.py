@@ -12,6 +12,7 @@ from components.preflight.thresholds import GpuLimits, Sku, names_device
 
 HW_SLOWDOWN, SW_THERMAL, HW_THERMAL, HW_POWER_BRAKE = 0x08, 0x20, 0x40, 0x80
 """Of nvmlClocksEventReasons. HW_SLOWDOWN alone also shows while clocks change."""
+NO_RUNTIME = "is NVIDIA's runtime the node's default, or its device plugin set to CDI?"
 FABRIC_STATES = ("has none", "not started", "in progress", "completed")
 FABRIC_COMPLETED = 3
 RECOVERY_ACTIONS = (
@@ -38,9 +39,11 @@ def check_gpu_count(
         return _of_node(seen, fault, on_node or 0, may_share)
     if seen == expected:
         return Finding("gpu_count", "ok", f"{seen} of {expected} GPUs", value=seen, limit=expected)
-    why = f" ({fault})" if fault else ""
+    is_bare = fault == NO_DRIVER  # of this container: others on the node may compute well
+    why = f" ({fault}{f': {NO_RUNTIME}' if is_bare else ''})" if fault else ""
     message = f"{seen} GPUs visible, {expected} asked for{why}"
-    return Finding("gpu_count", "fail", message, fatal=seen < expected, value=seen, limit=expected)
+    fatal = seen < expected and not is_bare
+    return Finding("gpu_count", "fail", message, fatal=fatal, value=seen, limit=expected)
 
 
 def _of_node(seen: int, fault: str | None, on_node: int, may_share: bool) -> Finding:
