@@ -65,6 +65,13 @@ UNHEALTHY = {"key": "headrace.dev/unhealthy", "effect": "NoExecute"}
 TAINT = {"spec": {"taints": [GPU_TAINT, UNHEALTHY]}}
 
 
+OWNER = {"metadata": {"ownerReferences": [
+    {"apiVersion": "v1", "kind": "Pod", "name": "none", "uid": "0"}]}}  # fmt: skip
+"""One that is not there: the garbage collector would delete the node."""
+FINALIZER = {"metadata": {"finalizers": ["other/finalizer"]}}
+"""Nobody could delete the node."""
+
+
 def test_an_agent_reports_its_own_node_and_no_other(node: str) -> None:
     for patch in (CONDITION, NOTE):
         assert refusal(AGENT, node, patch, at=node, subresource="status") == ""
@@ -82,6 +89,17 @@ def test_an_agent_reports_its_own_node_and_no_other(node: str) -> None:
         ({"status": {"capacity": {"nvidia.com/gpu": "64"}}}, "conditions of a node"),
         ({"status": {"allocatable": {"cpu": "1"}}}, "conditions of a node"),
         ({"status": {"conditions": [{"type": "Ready", "status": "False"}]}}, "named Headrace"),
+        # Where the API server would look for the kubelet: who has that reads what people type there.
+        (
+            {"status": {"daemonEndpoints": {"kubeletEndpoint": {"Port": 9464}}}},
+            "conditions of a node",
+        ),
+        (
+            {"status": {"volumesAttached": [{"name": "other", "devicePath": ""}]}},
+            "conditions of a node",
+        ),
+        (OWNER, "no owner"),
+        (FINALIZER, "no owner"),
     ],
 )
 def test_an_agent_changes_nothing_else_of_its_nodes_status(
@@ -115,6 +133,9 @@ def test_the_controller_taints_cordons_and_labels_any_node(node: str) -> None:
         ({"spec": {"taints": [UNHEALTHY]}}, "taints of headrace"),  # the GPU's would be gone
         ({"metadata": {"labels": {"topology.headrace.dev/rack": "r1"}}}, "labels of headrace"),
         ({"metadata": {"annotations": {"kwok.x-k8s.io/node": "real"}}}, "annotations of headrace"),
+        ({"spec": {"providerID": "other://node"}}, "taints, and cordons"),
+        (OWNER, "no owner"),
+        (FINALIZER, "no owner"),
     ],
 )
 def test_the_controller_changes_nothing_else_of_a_node(node: str, patch: Object, said: str) -> None:
@@ -139,13 +160,10 @@ def test_who_operates_nodes_reports_a_repair_or_a_reset_of_any(node: str, what: 
         (note("headrace.dev/node-health"), "repaired-at and headrace.dev/reset alone"),
         (note("other/note"), "repaired-at and headrace.dev/reset alone"),
         (note("kwok.x-k8s.io/node", None), "repaired-at and headrace.dev/reset alone"),
-        (
-            {"metadata": {"ownerReferences": [
-                {"apiVersion": "v1", "kind": "Pod", "name": "none", "uid": "0"}]}},
-            "no owner",
-        ),
+        (OWNER, "no owner"),
+        (FINALIZER, "no owner"),
     ],
-)  # fmt: skip
+)
 def test_who_operates_nodes_changes_nothing_else_of_a_node(
     node: str, patch: Object, said: str
 ) -> None:
