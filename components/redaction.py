@@ -43,6 +43,8 @@ def _secrets(environ: Mapping[str, str]) -> set[str]:
     for name, value in environ.items():
         if SECRET_NAME.search(name) and not _is_path(name, value):
             found |= {value, *SECRET_PART.findall(value)}
+            if name.upper().endswith("AUTH_STRING"):  # user:password
+                found.add(value.partition(":")[2])
         for password in PASSWORD.findall(value):  # as it is written and as it is meant
             found |= {password, unquote(password)}
         if value.lstrip().startswith("{"):

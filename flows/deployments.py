@@ -6,9 +6,11 @@ import signal
 from pathlib import Path
 
 from components.redaction import redact_output
+from tasks import config
 
 if __name__ == "__main__":  # what flow runs print comes through this process too
     redact_output()
+    config.set_environment_defaults(os.environ, Path.cwd())
 
 from prefect.types.entrypoint import EntrypointType
 
@@ -17,7 +19,7 @@ from flows.one_stage import one_stage
 from flows.patient_runner import PatientRunner
 from flows.pipeline import pipeline
 from flows.promote import promote, rollback
-from tasks import config, console, outcome
+from tasks import console, outcome
 
 NUM_FLOW_RUNS = 4
 """Side by side; those in one workspace wait for each other."""
@@ -61,5 +63,4 @@ async def _reap(settings: config.Settings, home: Path) -> None:
 
 
 if __name__ == "__main__":
-    config.set_environment_defaults(os.environ, Path.cwd())
     asyncio.run(serve(Path.cwd()))

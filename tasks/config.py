@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -196,7 +197,11 @@ def artifact_location(root: Path) -> str | None:
 
 
 def set_environment_defaults(environ: MutableMapping[str, str], root: Path) -> None:
-    """Keep every tool's state inside the project and its telemetry off, unless the user says otherwise."""
+    """Keep every tool's state inside the project and its telemetry off, unless the user says otherwise.
+
+    To be called before Prefect is imported, which reads the environment then.
+    """
+    _take_password_from_prefects_address(environ)
     state = home_root(root) / ".headrace"
     defaults = {
         "PREFECT_HOME": str(state / "prefect"),
@@ -221,6 +226,19 @@ def set_environment_defaults(environ: MutableMapping[str, str], root: Path) -> N
     for name, value in defaults.items():
         environ.setdefault(name, value)
     state.mkdir(exist_ok=True)  # Prefect makes its own folder, but no parents
+
+
+def _take_password_from_prefects_address(environ: MutableMapping[str, str]) -> None:
+    """Give user and password in the variable that Prefect has for them.
+
+    What it says of a call that failed has the address in it, and Prefect keeps that as a flow run's
+    state and log.
+    """
+    address = environ.get("PREFECT_API_URL", "")
+    found = re.match(r"\w+://([^/?#\s]*)@", address)
+    if found:
+        environ["PREFECT_API_AUTH_STRING"] = unquote(found[1])
+        environ["PREFECT_API_URL"] = without_password(address)
 
 
 def with_defaults(environ: Mapping[str, str], root: Path) -> dict[str, str]:

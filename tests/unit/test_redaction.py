@@ -23,6 +23,7 @@ ENVIRON = {
     "AWS_WEB_IDENTITY_TOKEN_FILE": "/var/run/token",
     "AZURE_STORAGE_CONNECTION_STRING": "AccountName=jane;AccountKey=azure/key==;EndpointSuffix=x",
     "FSSPEC_HTTPS": '{"client_kwargs": {"headers": {"Authorization": "Bearer bear-er"}}, "x": "plainly"}',
+    "PREFECT_API_AUTH_STRING": "jane:prefect-pw",
     "MIRRORS": "first,https://jane:mirror-pw@m.example",
 }
 
@@ -36,8 +37,10 @@ def test_secrets_of_the_environment_are_hidden_wherever_they_stand() -> None:
 
 def test_secrets_that_stand_inside_a_value_are_hidden_and_what_is_beside_them_is_not() -> None:
     assert redacted("/begins+with/a/slash", ENVIRON) == "***"
-    parts = "pg-planted azure/key== {'Authorization': 'Bearer bear-er'} bear-er mirror-pw"
-    assert redacted(parts, ENVIRON) == "*** *** {'Authorization': '***'} *** ***"
+    parts = (
+        "pg-planted azure/key== {'Authorization': 'Bearer bear-er'} bear-er mirror-pw prefect-pw"
+    )
+    assert redacted(parts, ENVIRON) == "*** *** {'Authorization': '***'} *** *** ***"
     assert redacted(ENVIRON["AZURE_STORAGE_CONNECTION_STRING"], ENVIRON) == "***"
     assert redacted("plainly Bearer first EndpointSuffix=x", ENVIRON) == (
         "plainly Bearer first EndpointSuffix=x"

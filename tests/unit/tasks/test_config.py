@@ -93,6 +93,23 @@ def test_the_users_environment_wins_over_the_defaults(tmp_path: Path) -> None:
     assert environ["PREFECT_HOME"] == str(tmp_path / ".headrace" / "prefect")
 
 
+@pytest.mark.parametrize(
+    ("given", "address", "user"),
+    [
+        ("https://jane:pass%20word@h:4200/api", "https://h:4200/api", "jane:pass word"),
+        ("http://h:4200/api", "http://h:4200/api", None),
+        ("http://[nonsense", "http://[nonsense", None),
+    ],
+)
+def test_a_password_in_prefects_address_goes_to_the_variable_that_prefect_has_for_it(
+    tmp_path: Path, given: str, address: str, user: str | None
+) -> None:
+    environ = {"PREFECT_API_URL": given}
+    set_environment_defaults(environ, tmp_path)
+    assert environ["PREFECT_API_URL"] == address
+    assert environ.get("PREFECT_API_AUTH_STRING") == user
+
+
 def test_an_experiments_workspace_belongs_to_the_project_it_was_copied_from(tmp_path: Path) -> None:
     workspace = tmp_path / ".dvc" / "tmp" / "exps" / "abc"
     workspace.mkdir(parents=True)
