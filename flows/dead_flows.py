@@ -27,6 +27,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
+from flows.end import AWAY
 from tasks import flow_record
 from tasks.config import without_password
 from tasks.flow_record import FlowRecord, is_gone
@@ -111,7 +112,7 @@ def _end(record: FlowRecord, known: StateType) -> State:
     )
     kind = Crashed
     if record.ended_at is not None:
-        message = "it ended while Prefect's server was away"
+        message = AWAY
         kind = Completed if record.state == "FINISHED" else Failed
     if known == StateType.CANCELLING and kind is not Completed:
         kind = Cancelled

@@ -63,6 +63,10 @@ def without_secrets() -> str:
     return rf"^(?![\s\S]*{USER_INFO.pattern})(?!(?=[\s\S]*://)[\s\S]*{words})"
 
 
+Reason = Annotated[str, Field(json_schema_extra={"pattern": without_secrets()})]
+"""A text that Prefect keeps, and MLflow for ever."""
+
+
 class Other(BaseModel):
     """One param by its name."""
 

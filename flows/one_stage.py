@@ -3,11 +3,17 @@
 from prefect import flow
 from prefect.client.schemas.objects import State
 
+from flows.end import correct_end
 from flows.form import Overrides, Stage, Where
 from flows.pipeline import AS_PARAMS_YAML_SAYS, RUNNER, run_stages
 
 
-@flow(name="one-stage", task_runner=RUNNER, persist_result=False)  # type: ignore[arg-type]
+@flow(
+    name="one-stage",
+    task_runner=RUNNER,  # type: ignore[arg-type]
+    persist_result=False,
+    on_failure=[correct_end],
+)
 def one_stage(
     stage: Stage,
     force: bool = False,

@@ -21,6 +21,7 @@ from components.contract import STAGES
 from components.errors import StageError, disk_faults_typed
 from components.params import load_params
 from components.train import stop
+from flows.end import correct_end
 from flows.form import Overrides, Stage, Where
 from tasks import config, flow_record, workspace
 from tasks.dag import read_dag, select
@@ -39,7 +40,12 @@ ALL: list[Stage] = []
 AS_PARAMS_YAML_SAYS = Overrides()
 
 
-@flow(name="pipeline", task_runner=RUNNER, persist_result=False)  # type: ignore[arg-type]
+@flow(
+    name="pipeline",
+    task_runner=RUNNER,  # type: ignore[arg-type]
+    persist_result=False,
+    on_failure=[correct_end],
+)
 def pipeline(
     stages: list[Stage] = ALL,
     force: bool = False,

@@ -44,7 +44,7 @@ def is_served() -> bool:
 
 
 @contextmanager
-def _expendable(num_retries: int = 0) -> Iterator[None]:
+def expendable(num_retries: int = 0) -> Iterator[None]:
     """Tell the server something in the body: one try, for a server that is away may delay nobody."""
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: num_retries}):
         try:
@@ -93,7 +93,7 @@ class _Follower:
         ended = False
         while not ended:
             ended = stopped.wait(INTERVAL_S)
-            with _expendable(LAST_RETRIES if ended else 0):
+            with expendable(LAST_RETRIES if ended else 0):
                 self._entry = self._newest() or self._entry
                 if self._entry is not None:
                     self._show(dict(self._entry))
@@ -205,7 +205,7 @@ def link_to_mlflow(note_path: Path, name: str, wait_s: float = 0.0, begun_at: Js
         return False
     key = f"{name.replace('_', '-')}-mlflow"
     text = f"{name} in MLflow"
-    with _expendable(LAST_RETRIES if wait_s else 0):
+    with expendable(LAST_RETRIES if wait_s else 0):
         create_link_artifact(url, link_text=text, key=key, description=text)
         return True
     return False
@@ -219,7 +219,7 @@ def show_result(root: Path) -> None:
     text = (folder / "results.md").read_text(encoding="utf-8")
     picture = folder / "results.png"
     page = result_page(text, picture.read_bytes() if picture.exists() else None)
-    with _expendable(LAST_RETRIES):
+    with expendable(LAST_RETRIES):
         create_markdown_artifact(
             page, key="results", description="base, SFT, DPO and quantized model"
         )

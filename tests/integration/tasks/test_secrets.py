@@ -9,12 +9,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
+from flows.end import AWAY
+from flows.run_here import NUM_RETRIES
 from tasks.console import READY, answers
 from tests.integration.tasks import toy
 from tests.integration.tasks.consoles import free_ports
@@ -161,13 +165,16 @@ def test_a_password_in_mlflows_address_is_in_no_log_where_mlflow_prints_where_it
 
 
 class Gateway(socketserver.ThreadingTCPServer):
-    """A proxy before the server on the port `behind`, which is away once the gateway `is_bad`."""
+    """A proxy before the server on the port `behind`, which is away once the gateway `is_bad`.
+
+    And for the next `num_refused` states that somebody sets.
+    """
 
     daemon_threads = True
 
     def __init__(self, behind: int) -> None:
         super().__init__(("127.0.0.1", 0), Connection)
-        self.behind, self.is_bad = behind, False
+        self.behind, self.is_bad, self.num_refused = behind, False, 0
 
     @property
     def port(self) -> int:
@@ -178,13 +185,7 @@ class Connection(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         assert isinstance(self.server, Gateway)
         if self.server.is_bad:
-            self.request.sendall(
-                b"HTTP/1.1 502 Bad Gateway\r\nretry-after: 0.1\r\nconnection: close\r\n"
-                b"content-length: 0\r\n\r\n"
-            )
-            self.request.shutdown(socket.SHUT_WR)
-            while self.request.recv(65536):  # else what it still sends breaks the connection
-                pass
+            self._refuse()
             return
         with socket.create_connection(("127.0.0.1", self.server.behind)) as other:
             ends = {self.request: other, other: self.request}
@@ -193,7 +194,20 @@ class Connection(socketserver.BaseRequestHandler):
                     data = end.recv(65536)
                     if not data:
                         return
+                    if self.server.num_refused and b"/set_state " in data.partition(b"\r\n")[0]:
+                        self.server.num_refused -= 1
+                        self._refuse()
+                        return
                     ends[end].sendall(data)
+
+    def _refuse(self) -> None:
+        self.request.sendall(
+            b"HTTP/1.1 502 Bad Gateway\r\nretry-after: 0.1\r\nconnection: close\r\n"
+            b"content-length: 0\r\n\r\n"
+        )
+        self.request.shutdown(socket.SHUT_WR)
+        while self.request.recv(65536):  # else what it still sends breaks the connection
+            pass
 
 
 @contextmanager
@@ -240,7 +254,36 @@ def test_a_password_in_prefects_address_is_in_no_log_when_a_gateway_says_that_pr
         wait_for(lambda: run.poll() is not None)
         wait_for(lambda: re.search(r"headrace\.\w+ - .*502 Bad Gateway", log.read_text()))
     said = log.read_text()
-    assert f"View at http://***@127.0.0.1:{gateway.port}/runs/flow-run/" in said
-    assert f"server went away (Server error '502 Bad Gateway' for url 'http://***@{place}/" in said
+    assert f"View at http://127.0.0.1:{gateway.port}/runs/flow-run/" in said
+    assert f"server went away (Server error '502 Bad Gateway' for url 'http://{place}/" in said
     assert "planted" not in said
+    assert told(project) == told(tmp_path / "prefect") == []
+
+
+@pytest.mark.timeout(600)
+def test_a_run_that_ends_while_prefect_is_away_for_a_moment_is_completed_and_tells_no_password(
+    project: Path, tmp_path: Path
+) -> None:
+    """The engine takes it for a failure of the flow, and has its message and trace kept by the server."""
+    toy.set_param(project, "left", text="S")
+    (tmp_path / "prefect").mkdir()
+    with serving(tmp_path / "prefect") as api, gateway_to(api) as gateway:
+        address = f"http://jane:planted-prefect@127.0.0.1:{gateway.port}/api"
+        with toy.held(project), ThreadPoolExecutor() as pool:
+            command = (sys.executable, "-m", "tasks.cli", "stage", "left")
+            run = pool.submit(toy.run, project, *command, check=False, PREFECT_API_URL=address)
+            wait_for(lambda: pods_of(project), 180)
+            gateway.num_refused = NUM_RETRIES + 1
+            (project / "runs" / "hold").unlink()
+            done = run.result()
+            (project / "runs" / "hold").touch()
+        with httpx.Client(base_url=api) as client:
+            (state,) = (
+                one["state"] for one in client.post("/flow_runs/filter", json={}).json()
+            )  # fmt: skip
+    assert gateway.num_refused == 0
+    assert done.returncode == 0, done.stdout
+    assert "the flow ended before" not in done.stdout
+    assert (state["type"], state["message"]) == ("COMPLETED", AWAY)
+    assert any(b"502 Bad Gateway" in content(path) for path in (tmp_path / "prefect").glob("*.db*"))
     assert told(project) == told(tmp_path / "prefect") == []
