@@ -72,6 +72,24 @@ def download_faults_typed(what: str) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def upload_faults_typed(what: str) -> Iterator[None]:
+    """Raise InfraError for what the store of MLflow's files refuses in the body; a bug as it is."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, StageError, OSError):
+        raise
+    except Exception as error:  # every kind of store has a client with errors of its own
+        if type(error).__module__ == "builtins":
+            raise
+        raise InfraError(
+            f"the store of MLflow's files does not take {what}: {first_line(error)}",
+            "mend it, or your rights there; then try again",
+        ) from error
+
+
 def registry_uri() -> str:
     """Where versions go, without user and password. Asks no MLflow, whose import takes seconds."""
     uri = os.environ.get("MLFLOW_REGISTRY_URI") or os.environ.get("MLFLOW_TRACKING_URI", "")

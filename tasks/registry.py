@@ -25,6 +25,7 @@ from tasks.mlflow_faults import (
     first_line,
     mlflow_faults_typed,
     registry_uri,
+    upload_faults_typed,
 )
 from tasks.mlflow_run import open_store
 from tasks.publish import publish_tree
@@ -63,7 +64,8 @@ def register(root: Path) -> tuple[Registered, bool]:
 
     The version is found again by the evaluation's key, so doing it twice, at once, or after a kill
     in between, gives one version in each registry. MLflow is asked each time: its database may have
-    been wiped, or the version deleted. Raises InfraError if MLflow does not take it.
+    been wiped, or the version deleted. Raises InfraError if MLflow does not take it, DataError if what
+    it has taken does not answer.
     """
     key = prepare(root, "evaluate").run.key
     place = registry_uri()
@@ -79,6 +81,8 @@ def register(root: Path) -> tuple[Registered, bool]:
                 version = version or _create_version(root, key)
                 uri = f"models:/{MODEL_NAME}/{version}"
                 answer = generate(uri, [TRIAL_PROMPT])[0]
+        except DataError:  # the model's own fault, which no waiting mends
+            raise
         except (OSError, StageError) as error:
             raise InfraError(
                 f"the registry did not take the model: {first_line(error)}",
@@ -151,25 +155,23 @@ def _create_version(root: Path, key: str) -> str:
     mlflow.set_experiment(experiment_id=store.experiment_id)
     results = json.loads((root / "reports" / "evaluate.json").read_text(encoding="utf-8"))
     metrics = {name: v for name, v in flatten(results).items() if isinstance(v, int | float)}
-    tags = version_tags(root, key)
     home = config.home_root(root)
     origin = f"{socket.gethostname()}:{home}"  # other projects may be registering versions too
     _end_killed(mlflow.MlflowClient(), store.experiment_id, origin)
     mark = {"headrace.kind": "register", "headrace.origin": origin}
     with _empty_folder(home / FOLDER / ".staged") as folder:
-        # MLflow names an artifact by its folder's last part, and both are called `model`.
-        staged = {name: folder / name for name in WEIGHTS}
-        for name, path in WEIGHTS.items():
-            publish_tree(root / path, staged[name])
-        with mlflow.start_run(run_name=f"register {key}", tags=mark | tags):
+        tags, staged = _stage(root, key, folder)
+        with (
+            upload_faults_typed("the model"),
+            mlflow.start_run(run_name=f"register {key}", tags=mark | tags),
+        ):
             mlflow.log_metrics({name: float(value) for name, value in metrics.items()})
             for page in ("results.md", "results.png", "samples.md"):
                 if (root / "artifacts" / "evaluate" / page).exists():
                     mlflow.log_artifact(str(root / "artifacts" / "evaluate" / page))
             for report in sorted((root / "reports").glob("*.json")):
                 mlflow.log_artifact(str(report), "reports")
-            for name in REPRODUCE:
-                mlflow.log_artifact(str(root / name), "reproduce")
+            mlflow.log_artifacts(str(folder / "reproduce"), "reproduce")
             with warnings.catch_warnings():  # the signature is given, no example is needed for it
                 warnings.filterwarnings("ignore", ".*An input example was not provided")
                 info = mlflow.pyfunc.log_model(
@@ -186,10 +188,31 @@ def _create_version(root: Path, key: str) -> str:
             _ensure_name(),
             info.model_uri,
             run_id=info.run_id,
-            tags=tags | {f"metric.{name}": f"{value:.6g}" for name, value in metrics.items()},
+            tags=tags | {f"metric.{name}": f"{value:.12g}" for name, value in metrics.items()},
             model_id=info.model_id,
         )
     return _only_version(key, str(version.version), info.run_id)
+
+
+def _stage(root: Path, key: str, folder: Path) -> tuple[dict[str, str], dict[str, Path]]:
+    """Put what a version is made of below `folder`; the tags that tell of it, and where the weights are.
+
+    An upload takes minutes, in which people go on to the next experiment. Raises InfraError if
+    anything was changed while it was put there.
+    """
+    # MLflow names an artifact by its folder's last part, and both are called `model`.
+    staged = {name: folder / name for name in WEIGHTS}
+    for name, path in WEIGHTS.items():
+        publish_tree(root / path, staged[name])
+    (folder / "reproduce").mkdir()
+    for name in REPRODUCE:
+        shutil.copy(root / name, folder / "reproduce" / name)
+    tags = version_tags(root, key)
+    if prepare(root, "evaluate").run.key != key:
+        raise InfraError(
+            "params, code or data were changed since the model was evaluated", "run it again"
+        )
+    return tags, staged
 
 
 @contextmanager

@@ -110,10 +110,13 @@ def register_model(root: str) -> State:
     from tasks.registry import register
 
     try:
-        registered, new = register(Path(root))
+        with disk_faults_typed(Path(root)):
+            registered, new = register(Path(root))
     except InfraError as error:
         get_run_logger().warning("%s; %s", error.message, error.hint)
         return Completed(name="Postponed", message=error.message)
+    except StageError as error:
+        return Failed(message=error.line, data=error)
     if new:
         return Completed(message=f"{registered.uri} registered")
     return Completed(name="Cached", message=f"{registered.uri} is there already")

@@ -10,8 +10,10 @@ import time
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from urllib.parse import urlsplit
 
+import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import FileInfo
@@ -19,7 +21,7 @@ from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import _artifact_repository_registry
 
 from components.errors import DataError, InfraError, StageError, UserError
-from tasks import registry
+from tasks import config, registry
 from tasks.mlflow_faults import registry_uri
 from tasks.registry import generate, register
 from tests.integration.tasks.registered import evaluated
@@ -136,14 +138,16 @@ def test_a_registration_after_a_killed_one_ends_its_run_and_clears_its_files(roo
     program = (
         "import os, signal, sys, mlflow\n"
         "from pathlib import Path\n"
+        "from types import SimpleNamespace\n"
         "from tasks import registry\n"
+        "registry.prepare = lambda *_: SimpleNamespace(run=SimpleNamespace(key='k'))\n"
         "mlflow.pyfunc.log_model = lambda **_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "registry._create_version(Path.cwd(), 'k')\n"
     )
     died = subprocess.run([sys.executable, "-c", program], cwd=root, check=False)
     assert died.returncode == -signal.SIGKILL
     staged = root / registry.FOLDER / ".staged"
-    assert sorted(path.name for path in staged.iterdir()) == ["model", "quantized"]
+    assert sorted(path.name for path in staged.iterdir()) == ["model", "quantized", "reproduce"]
     client = MlflowClient()
     others = client.create_run(
         "1", tags={"headrace.kind": "register", "headrace.origin": "another:/project"}
@@ -254,6 +258,90 @@ def test_of_two_machines_that_register_at_once_the_newer_version_goes(
     experiment = MlflowClient().get_experiment_by_name("headrace")
     assert experiment is not None
     assert len(MlflowClient().search_runs([experiment.experiment_id])) == 1
+
+
+def test_params_that_are_edited_while_a_version_is_uploaded_are_not_the_versions(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_metrics = mlflow.log_metrics
+
+    def log_and_edit(*arguments: Any) -> None:
+        (root / "params.yaml").write_text("edited: true\n")
+        log_metrics(*arguments)
+
+    monkeypatch.setattr(mlflow, "log_metrics", log_and_edit)
+    register(root)
+    run_id = str(MlflowClient().get_model_version("headrace", "1").run_id)
+    kept = MlflowClient().download_artifacts(run_id, "reproduce/params.yaml", str(root / "runs"))
+    assert Path(kept).read_text() == "{}\n"
+
+
+def test_a_model_whose_params_are_edited_as_its_registration_begins_is_postponed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = registry.publish_tree
+
+    def stage_and_edit(source: Path, target: Path) -> None:
+        stage(source, target)
+        (root / "params.yaml").write_text("edited: true\n")
+
+    def key(*_: object) -> SimpleNamespace:
+        return SimpleNamespace(run=SimpleNamespace(key=(root / "params.yaml").read_text().strip()))
+
+    monkeypatch.setattr(registry, "publish_tree", stage_and_edit)
+    monkeypatch.setattr(registry, "prepare", key)
+    with pytest.raises(InfraError, match="params, code or data were changed"):
+        register(root)
+    assert versions() == []
+
+
+class S3UploadFailedError(Exception):
+    """As boto3's: no OSError, and none of MLflow's."""
+
+
+class Refusing(Elsewhere):
+    def log_artifact(self, local_file: str, artifact_path: str | None = None) -> None:
+        raise S3UploadFailedError(f"Failed to upload {local_file}: https://jane:planted@s3.example")
+
+    def log_artifacts(self, local_dir: str, artifact_path: str | None = None) -> None:
+        self.log_artifact(local_dir)
+
+
+def test_a_store_of_files_that_refuses_the_weights_postpones_the_model(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(_artifact_repository_registry._registry, "elsewhere", Refusing)
+    monkeypatch.setattr(config, "artifact_location", lambda _: "elsewhere://bucket/mlflow")
+    with pytest.raises(InfraError) as caught:
+        register(root)
+    assert caught.value.message.startswith(
+        "the registry did not take the model: the store of MLflow's files does not take the model"
+    )
+    assert "planted" not in caught.value.line
+    assert len(caught.value.line.splitlines()) == 1
+
+
+def test_an_s3_store_that_is_away_postpones_the_model(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "MLFLOW_S3_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1",
+        "AWS_ACCESS_KEY_ID": "planted-id", "AWS_SECRET_ACCESS_KEY": "planted-secret",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(config, "artifact_location", lambda _: "s3://bucket/mlflow")
+    with pytest.raises(InfraError, match='Could not connect to the endpoint URL: "http') as caught:
+        register(root)
+    assert len(caught.value.line.splitlines()) == 1
+    assert "planted" not in caught.value.line
+
+
+def test_a_model_that_does_not_answer_once_it_is_registered_is_not_called_postponed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "artifacts" / "dpo" / "model" / "config.json").write_text("{}")
+    with pytest.raises(DataError, match=r"models:/headrace/1 in sqlite.* does not answer"):
+        register(root)
 
 
 @pytest.mark.parametrize("uri", ["headrace/1", "models:/headrace", "models:/a/b/c", "/etc"])
