@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,6 +210,24 @@ def changed_stages(root: Path, say: Callable[[str], object] = _print_aside) -> d
                     reasons.append(str(what))
         changed[name] = reasons
     return changed
+
+
+def restorable_stages(root: Path, stages: Sequence[str]) -> set[str]:
+    """Those of `stages` whose output, for inputs as they are now, lies in DVC's cache of runs."""
+    from dvc.exceptions import DvcException
+    from dvc.lock import LockError
+    from dvc.repo import Repo
+
+    found = set()
+    with suppress(LockError), Repo(str(root)) as repo, repo.lock:
+        for name in stages:
+            (stage,) = repo.stage.collect(f"{root / 'dvc.yaml'}:{name}")
+            with suppress(DvcException):  # an input is not there
+                stage.save_deps()
+                run = repo.stage_cache._load(stage)
+                if run and repo.stage_cache._create_stage(run, wdir=stage.wdir).outs_cached():
+                    found.add(name)
+    return found
 
 
 def require_code_alone(root: Path, stage: str) -> None:

@@ -1,8 +1,10 @@
 """`headrace plan`: which stages would run, and why."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,3 +46,45 @@ def test_a_plan_changes_nothing(project: Path) -> None:
     plan(project)
     assert (project / "dvc.lock").read_bytes() == before
     assert toy.text_of(project, "left") == "sl"
+
+
+def test_the_plan_compares_with_what_dvc_has_recorded_not_with_an_attempt_that_failed(
+    template: Path, tmp_path: Path
+) -> None:
+    folder = toy.copy(template, tmp_path / "project")
+    toy.set_param(folder, "left", text="L", fate="user")
+    toy.dvc(folder, "repro", "-s", "left", check=False)
+    assert plan_of(folder, "left")["last_s"] > 0
+    toy.set_param(folder, "left", text="l", fate="ok")
+    toy.add_code(folder, "left", "# a comment\n")
+    assert plan_of(folder, "left")["reasons"] == ["code components/left/stage.py: changed"]
+    toy.set_param(folder, "left", text="M")
+    (folder / "artifacts" / "source" / "text").unlink()
+    assert plan_of(folder, "left")["reasons"] == [
+        'param left.text: "l" -> "M"', "code components/left/stage.py: changed",
+        "artifacts/source modified",
+    ]  # fmt: skip
+
+
+def test_what_dvc_takes_from_its_cache_is_not_called_a_run(template: Path, tmp_path: Path) -> None:
+    folder = toy.copy(template, tmp_path / "project")
+    toy.set_param(folder, "left", text="L")
+    toy.dvc(folder, "repro", "-s", "left")
+    assert plan_of(folder, "left")["verdict"] == "cached"
+    toy.set_param(folder, "left", text="l")
+    shutil.rmtree(folder / "artifacts" / "right")
+    planned = {stage: plan_of(folder, stage) for stage in ("left", "right")}
+    assert {stage: item["verdict"] for stage, item in planned.items()} == {
+        "left": "restore", "right": "restore",
+    }  # fmt: skip
+    assert planned["left"]["reasons"] == ['param left.text: "L" -> "l"']
+    assert planned["right"]["reasons"] == ["outs: artifacts/right deleted"]
+    assert plan(folder).splitlines()[-1].startswith("1 of 4 stages to run")
+    said = toy.dvc(folder, "repro").stdout
+    assert "Stage 'left' is cached - skipping run" in said
+    assert "Stage 'right' is cached - skipping run" in said
+
+
+def plan_of(folder: Path, stage: str) -> dict[str, Any]:
+    (planned,) = (item for item in json.loads(plan(folder, "--json")) if item["stage"] == stage)
+    return dict(planned)

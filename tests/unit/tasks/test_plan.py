@@ -19,10 +19,6 @@ def test_each_changed_param_and_file_is_one_line() -> None:
     ]
 
 
-def test_a_stage_that_was_never_asked_for_has_no_differences() -> None:
-    assert differences(None, {"params": {}, "code": {}}) == []
-
-
 def test_the_table_cuts_long_lists_and_sums_what_it_would_take() -> None:
     planned = [
         Planned("clean", "run", tuple(f"code {n}.py: changed" for n in range(7)), 61.0),
