@@ -6,6 +6,7 @@ params go on side by side. When one has ended well it becomes a DVC experiment o
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from components.contract import Json
-from components.errors import StageError, UserError
+from components.errors import DISK_FAULTS, StageError, UserError, disk_fault
 from components.params import load_params
 from tasks import outcome
 from tasks.config import EXPERIMENTS, home_root
@@ -51,7 +52,8 @@ def opened(
     lock.parent.mkdir(parents=True, exist_ok=True)
     with held(
         lock, this_process(root), lambda holder: say(f"waiting for the flow run of {holder}")
-    ):
+    ) as descriptor:
+        os.set_inheritable(descriptor, True)
         if overrides and not (root / "runs" / READY).exists():
             say(f"making a workspace for the experiment {root.name}")
             _make(home, root, overrides, changed, added)
@@ -71,7 +73,8 @@ def _make(
         shutil.rmtree(root)
     with _git_alone(home):
         run_git(home, "worktree", "prune")
-        run_git(home, "worktree", "add", "--quiet", "--force", "--detach", str(root), "HEAD")
+        # Twice: git still has one locked whose making was killed.
+        run_git(home, "worktree", "add", "--quiet", "-f", "-f", "--detach", str(root), "HEAD")
     try:
         _take_over(home, root, changed, added)
         override(root / "params.yaml", overrides)
@@ -198,10 +201,17 @@ def run_dvc(root: Path, *arguments: str, check: bool = True) -> str:
 
 
 def _run(root: Path, command: list[str], *, check: bool = True) -> str:
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    """What it prints. It may outlive us, if we are killed, and holds `opened`'s lock as long."""
+    done = subprocess.run(
+        command, cwd=root, capture_output=True, text=True, check=False,
+        close_fds=False,  # it keeps the workspace's lock open
+    )  # fmt: skip
     if check and done.returncode:
         words = " ".join(command[-4:])
         lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
         errors = [line for line in lines if line.startswith(("ERROR:", "fatal:"))] or lines[-1:]
+        for number in DISK_FAULTS:  # git says it without the number
+            if errors and os.strerror(number) in errors[-1]:
+                raise disk_fault(number, root)
         raise StageError(f"{words}: {errors[-1] if errors else done.returncode}", f"in {root}")
     return done.stdout

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -184,6 +185,39 @@ def test_a_killed_flow_takes_its_temporary_server_with_it(project: Path) -> None
         flow.kill()
         flow.wait()
         wait_for(lambda: not working_in(project, "uvicorn"))
+
+
+OPEN = "from pathlib import Path; from tasks.workspace import opened"
+OPEN += "\nwith opened(Path.cwd(), {'dpo.beta': 0.2}) as root: print(root)"
+
+
+def test_a_flow_waits_for_what_still_makes_the_workspace_of_a_killed_one(project: Path) -> None:
+    hook = project / ".git" / "hooks" / "post-checkout"
+    hook.write_text(f"#!/bin/sh\nwhile [ -e {project}/runs/hold ]; do sleep 0.1; done\n")
+    hook.chmod(0o755)
+    with toy.held(project):
+        first = start(project, sys.executable, "-uc", OPEN, stdout=subprocess.DEVNULL)
+        wait_for(lambda: working_in(project, "worktree add"))
+        first.kill()
+        first.wait()
+        second = start(project, sys.executable, "-uc", OPEN)
+        assert second.stdout is not None
+        said = second.stdout.readline()
+        assert said.startswith(f"waiting for the flow run of process {first.pid} (")
+    said, _ = second.communicate(timeout=TIMEOUT_S)
+    assert second.returncode == 0, said
+    assert Path(said.split()[-1], "dvc.yaml").exists()
+
+
+def test_a_workspace_that_a_killed_git_has_left_locked_is_made_again_and_saved(
+    project: Path,
+) -> None:
+    root = toy.workspace(project, "dpo.beta", 0.2)
+    git = Path(toy.run(root, "git", "rev-parse", "--absolute-git-dir").stdout.strip())
+    shutil.rmtree(root)
+    (git / "locked").write_text("initializing")
+    assert toy.workspace(project, "dpo.beta", 0.2) == root
+    assert (root / "dvc.yaml").exists()
 
 
 def test_workers_end_with_the_process_they_work_for(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from tasks import outcome
+from components.errors import InfraError, StageError, UserError
+from tasks import outcome, workspace
 from tasks.config import EXPERIMENTS
 from tasks.locks import held
 from tasks.run_dir import Latest, RunDir, write_latest
@@ -51,3 +53,19 @@ def test_all_worktrees_but_the_newest_go_unless_something_runs_there(home: Path)
     assert kept == {*map(str, range(KEPT)), with_a_job.name, oldest.name}
     assert said == [f"removing the workspace of {free.name}: {KEPT} newer ones are kept"]
     assert str(free) not in run_git(home, "worktree", "list")
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("fatal: cannot create directory at 'components': No space left on device", InfraError),
+        ("fatal: could not open '.git/HEAD': Permission denied", UserError),
+        ("fatal: not a git repository", StageError),
+    ],
+)
+def test_what_a_disk_refuses_git_is_the_disks_fault_and_not_a_bug(
+    tmp_path: Path, said: str, kind: type[StageError]
+) -> None:
+    with pytest.raises(StageError) as caught:
+        workspace._run(tmp_path, [sys.executable, "-c", f'import sys; sys.exit("""{said}""")'])
+    assert type(caught.value) is kind
