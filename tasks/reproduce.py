@@ -158,14 +158,18 @@ def _lock(folder: Path) -> Path:
 
 
 def largest_move(before: Mapping[str, Json], after: Mapping[str, Json]) -> tuple[str, float] | None:
-    """The figure with an error that moved most, in standard errors of the one before; None if none."""
+    """The figure with an error that moved most, in standard errors of the one before; None if none.
+
+    One that is no number now, or was none, has moved beyond all bounds.
+    """
     moves = []
     for name, value in before.items():
         first, dot, rest = name.partition(".")
         error = before.get(f"{first}_se{dot}{rest}")
-        if isinstance(value, int | float) and isinstance(error, int | float) and name in after:
-            move = abs(after[name] - value)
-            moves.append((move / error if error else math.inf if move else 0.0, name))
+        if isinstance(value, int | float) and isinstance(error, int | float):
+            move = abs(after.get(name, math.nan) - value)
+            moved_se = move / error if error else math.inf if move else 0.0
+            moves.append((math.inf if math.isnan(moved_se) else moved_se, name))
     return (max(moves)[1], max(moves)[0]) if moves else None
 
 
@@ -224,8 +228,15 @@ def _take(folder: Path, stages: list[str]) -> None:
     paths = [f"{ARTIFACTS}/{stage}" for stage in stages]
     if paths:
         run_dvc(folder, "checkout", "--quiet", *paths, check=False)
-        if not all((folder / path).exists() for path in paths):
-            run_dvc(folder, "pull", "--quiet", *paths)
+        missing = [path for path in paths if not (folder / path).exists()]
+        if missing:
+            try:
+                run_dvc(folder, "pull", "--quiet", *missing)
+            except StageError as error:
+                raise DataError(
+                    f"{', '.join(missing)} as the version had them: {error.message}",
+                    "`dvc push` them where they are; or leave out --from, and all is computed",
+                ) from error
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from components.errors import UserError
+from components.errors import DataError, UserError
 from tasks.registry import MODEL_NAME, REPRODUCE
 from tests.integration.tasks import toy
 from tests.integration.tasks.processes import pods_of, started_run, wait_for
@@ -87,4 +87,12 @@ def test_a_version_without_figures_to_compare_with_is_refused_before_anything_is
     done = toy.run(version, *COMMAND, check=False)
     assert done.returncode == UserError.exit_code
     assert "user error: the version keeps no reports/evaluate.json" in done.stdout
+    assert "computing" not in done.stdout
+
+
+def test_data_that_are_nowhere_to_be_had_are_no_bug_and_nothing_is_computed(version: Path) -> None:
+    shutil.rmtree(version / ".dvc" / "cache")
+    done = toy.run(version, *COMMAND, "--from", "join", check=False)
+    assert done.returncode == DataError.exit_code
+    assert "data error: artifacts/source, artifacts/left, artifacts/right as the" in done.stdout
     assert "computing" not in done.stdout

@@ -1,5 +1,6 @@
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,12 @@ def test_a_figure_without_spread_may_not_move_at_all() -> None:
     exact = {"a.x": 1.0, "a_se.x": 0.0}
     assert largest_move(exact, exact) == ("a.x", 0.0)
     assert largest_move(exact, exact | {"a.x": 1.1}) == ("a.x", math.inf)
+
+
+@pytest.mark.parametrize("moved", [{"b.y": math.nan}, {"b.y": None}])
+def test_a_figure_that_is_no_number_any_more_is_no_small_move(moved: dict[str, Any]) -> None:
+    after = {name: value for name, value in (FIGURES | moved).items() if value is not None}
+    assert largest_move(FIGURES, after) == ("b.y", math.inf)
 
 
 def reproduction(how: str, moved_se: float) -> Reproduction:
