@@ -120,9 +120,12 @@ def up(root: Path, settings: Settings, given: Mapping[str, str]) -> list[Started
                 }
                 for service in missing.values():
                     ours.append(_start(root, service, with_defaults(environ, root)))  # noqa: PERF401  each counts at once
-                for item in ours:
-                    if item.name in missing:
-                        _wait_until_ready(root, missing[item.name], item)
+                # Also for servers that an `up` before this one, which was killed, has just started.
+                waited = wanted if is_server and SERVING not in running else missing.values()
+                there = {item.name: item for item in [*running.values(), *ours]}
+                for service in waited:
+                    if service.name in there:
+                        _wait_until_ready(root, service, there[service.name])
         except BaseException:
             for item in reversed(ours):
                 _stop(root, item)

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from components.errors import UserError
+from tasks import console
 from tasks.config import Settings, load_settings
-from tasks.console import Started, folder, services, up
+from tasks.console import Service, Started, down, folder, services, up
 from tasks.process import started_ticks
 
 OURS = ("--backend-store-uri", "--default-artifact-root")
@@ -52,6 +53,38 @@ def test_a_serving_process_that_died_leaves_its_flow_runs_to_go_on(tmp_path: Pat
     running = {name: started_ticks(pid) is not None for name, pid in left.items()}
     os.kill(left["deployments"], signal.SIGKILL)
     assert running == {"deployments": True, "mlflow": False}
+
+
+SERVER = """
+import http.server, sys, time
+time.sleep(1.5)
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()
+"""
+SERVES_FLOWS = """
+import pathlib, sys, time, urllib.request
+urllib.request.urlopen(sys.argv[1])
+pathlib.Path(sys.argv[2]).touch()
+time.sleep(60)
+"""
+
+
+def test_flows_are_served_to_a_server_that_answers_also_if_the_up_that_started_it_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/"
+    server = Service("prefect", (sys.executable, "-c", SERVER, str(port)), port, url, url)
+    ready = str(folder(tmp_path) / console.READY)
+    serve = (sys.executable, "-c", SERVES_FLOWS, url, ready)
+    both = [server, Service(console.SERVING, serve, None, "", None)]
+    monkeypatch.setattr(console, "services", lambda *_: both)
+    folder(tmp_path).mkdir(parents=True)
+    console._start(tmp_path, server, dict(os.environ))
+    try:
+        assert [item.is_running for item in up(tmp_path, Settings(), os.environ)] == [True, True]
+    finally:
+        down(tmp_path)
 
 
 def orphan(root: Path, service: str) -> int:
