@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import math
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -16,6 +18,8 @@ from components.redaction import redact_output
 from tasks import config, console, surroundings
 from tasks.dag import read_dag, select
 
+ENDED_BY_SIGNAL = 128
+"""With the signal's number, what a shell says of such a command."""
 Handler = Callable[[argparse.Namespace, Path], int]
 
 
@@ -47,8 +51,8 @@ def parser() -> argparse.ArgumentParser:
     ask = verb("generate", _generate, "print a registered model's answer to a prompt")
     ask.add_argument("uri", help="models:/headrace/<version>")
     ask.add_argument("prompt")
-    ask.add_argument("--max-new-tokens", type=int, default=128)
-    ask.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    ask.add_argument("--max-new-tokens", type=_at_least_1, default=128)
+    ask.add_argument("--temperature", type=_not_negative, default=0.0, help="0 is greedy")
     ask.add_argument("--weights", choices=("model", "quantized"), default="model")
     verb("models", _models, "list the registered versions and the record of promotions")
     up = verb(
@@ -67,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
         help="take what lies before it by digest, and compute from there; all ten if left out",
     )  # fmt: skip
     repro.add_argument(
-        "--tolerance", type=float, default=1.0, metavar="SE",
+        "--tolerance", type=_not_negative, default=1.0, metavar="SE",
         help="standard errors that a figure may move where floats differ (default 1)",
     )  # fmt: skip
     accept = verb(
@@ -93,6 +97,20 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _at_least_1(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
+def _not_negative(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no number from 0 on")
+    return number
+
+
 def _add_how(run: argparse.ArgumentParser) -> None:
     run.add_argument("--force", action="store_true", help="run also what has not changed")
     run.add_argument(
@@ -112,12 +130,20 @@ def main() -> int:
     handler: Handler = arguments.handler
     try:
         with disk_faults_typed(Path.cwd()):
-            return handler(arguments, Path.cwd())
+            code = handler(arguments, Path.cwd())
+            sys.stdout.flush()
+            return code
     except StageError as error:
         print(f"{error.kind} error: {error.message}", file=sys.stderr)
         if error.hint:
             print(error.hint, file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from what was finished", file=sys.stderr)
+        return ENDED_BY_SIGNAL + signal.SIGINT
+    except BrokenPipeError:  # whoever read it has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again
+        return ENDED_BY_SIGNAL + signal.SIGPIPE
 
 
 def _environment(root: Path) -> None:
