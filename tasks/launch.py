@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
+import components
 from components.contract import STAGES, Json
 from components.errors import (
     InfraError,
@@ -58,6 +59,7 @@ def main() -> int:
     config.set_environment_defaults(os.environ, root)
     try:
         with disk_faults_typed(root):
+            _require_own_code(root, stage)
             result = launch(root, stage)
     except StageError as error:
         result = _refusal(root, stage, error)
@@ -69,6 +71,24 @@ def main() -> int:
     if not os.environ.get(FLOW_RUN):  # a flow has its own mirror
         start_mirror(root)
     return result.exit_code
+
+
+def _require_own_code(root: Path, stage: str) -> None:
+    """Raise UserError where a process here would run other code than DVC hashes for the stage.
+
+    With PYTHONSAFEPATH Python takes what is installed, which may be another checkout's.
+    """
+    place = Path(components.__file__).resolve().parents[1]
+    if place == root.resolve() or config.load_settings().launcher != "local":
+        return
+    dag = read_dag(root)
+    spec = dag[select(dag, (stage,))[0]]
+    code = [path for path in spec.code if Path(path).parts[0] == "components"]
+    if file_digests(place, code) != file_digests(root, code):
+        raise UserError(
+            f"{stage}: Python takes its code from {place}, where it is another than in {root}",
+            "unset PYTHONSAFEPATH, so that the working folder's comes first",
+        )
 
 
 @dataclass(frozen=True)

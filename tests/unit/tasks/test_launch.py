@@ -1,4 +1,5 @@
 import json
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from components.errors import UserError
 from tasks import launch, outcome, run_dir
 from tasks.config import Settings, StageResources
 from tasks.dag import StageSpec
@@ -16,6 +18,7 @@ from tasks.run_dir import RunDir
 from tests.dying import Killed, die_after
 from tests.resources import resources
 
+ROOT = Path(__file__).resolve().parents[3]
 NUM_POINTS = 16
 """More than there are writes and removals in an attempt."""
 
@@ -106,3 +109,21 @@ def test_an_attempt_that_goes_on_keeps_its_begin_and_names_every_flow_run_that_w
     again = next_request(work, Settings(), request, ended("ok", 4))
     assert (again["flow_runs"], again["attempt"]) == (["b"], 5)
     assert again["begun_at"] == again["requested_at"] > request["requested_at"]
+
+
+def test_code_that_is_taken_from_elsewhere_and_is_another_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dvc.yaml").write_text(
+        "stages: {clean: {cmd: '', deps: [components/clean, data/own], params: []}}\n"
+    )
+    shutil.copytree(ROOT / "components" / "clean", tmp_path / "components" / "clean")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "own").write_text("text")
+    launch._require_own_code(tmp_path, "clean")
+    with (tmp_path / "components" / "clean" / "stage.py").open("a") as file:
+        file.write("# changed\n")
+    with pytest.raises(UserError, match=rf"clean: Python takes its code from {ROOT}"):
+        launch._require_own_code(tmp_path, "clean")
+    monkeypatch.setenv("HEADRACE_LAUNCHER", "kubernetes")  # its own launcher compares commits
+    launch._require_own_code(tmp_path, "clean")
