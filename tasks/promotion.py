@@ -1,15 +1,16 @@
 """Promotion through the gates, going back, and the table of both."""
 
-import json
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components.addresses import with_secrets
 from components.contract import STAGES
-from components.errors import DataError, UserError
+from components.errors import DataError, StageError, UserError
 from components.gates.promotion import (
     Verdict,
     judge_answers,
@@ -18,16 +19,18 @@ from components.gates.promotion import (
     load_gates,
     table,
 )
-from tasks import journal
+from tasks import journal, outcome
 from tasks.champion import ALIAS, move, settle
 from tasks.journal import Entry
 from tasks.mlflow_faults import NOT_THERE, absence_typed, download_faults_typed, mlflow_faults_typed
 from tasks.registry import MODEL_NAME, generate
+from tasks.workspace import run_git
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
+GATES = "gates.yaml"
 METRIC = "metric."
 """What the tags of a version that hold figures begin with."""
 NAMES_NOTHING = (NOT_THERE, "INVALID_PARAMETER_VALUE")
@@ -58,8 +61,9 @@ def promote(root: Path, version: str = "", override: str = "", who: str = "") ->
     """
     from mlflow import MlflowClient
 
+    override = _reason(override)
     client = MlflowClient()
-    gates = load_gates(root / "gates.yaml")
+    gates, review = load_gates(root / GATES), _reviewed(root)
     entries = settle(client)
     candidate = _version(client, version)
     before = (journal.champions(entries) or [""])[-1]
@@ -69,6 +73,7 @@ def promote(root: Path, version: str = "", override: str = "", who: str = "") ->
     rows = judge_figures(gates, _figures(candidate), _figures(champion) if champion else None)
     rows.append(judge_contracts(gates, _failed_expectations(client, candidate)))
     rows.append(_ask(candidate, gates.prompts))
+    rows.append(review)
     passed = all(row.passed for row in rows)
     moved = passed or bool(override)
     result = Promotion(str(candidate.version), before, rows, moved)
@@ -85,10 +90,13 @@ def rollback(why: str, who: str = "") -> Entry:
     """Make the champion before the present one champion again; of those that are still there.
 
     The record says why, and which were passed over because somebody deleted them. Raises UserError
-    if there is none.
+    if there is none, or no reason.
     """
     from mlflow import MlflowClient
 
+    why = _reason(why)
+    if not why:
+        raise UserError("a rollback without a reason", "say why: it goes on the record")
     client = MlflowClient()
     entries = settle(client)
     *earlier, present = journal.champions(entries) or [""]
@@ -105,6 +113,13 @@ def rollback(why: str, who: str = "") -> Entry:
         f"there is no champion to go back to{_passed_over(deleted)}",
         "`headrace models` shows the record",
     )
+
+
+def _reason(text: str) -> str:
+    """Without blanks around it. Raises UserError for one with a password: the record is for ever."""
+    if list(with_secrets(text)):
+        raise UserError("a reason with a password or a key in an address", "leave it out")
+    return text.strip()
 
 
 def _passed_over(deleted: Sequence[str]) -> str:
@@ -145,11 +160,13 @@ def version_of(client: "MlflowClient", uri: str) -> "ModelVersion":
 
 
 def _figures(version: "ModelVersion") -> dict[str, float]:
-    return {
-        name.removeprefix(METRIC): float(value)
-        for name, value in version.tags.items()
-        if name.startswith(METRIC)
-    }
+    """Those that its tags hold; a tag that is no number, as a person may make one, is none."""
+    figures = {}
+    for name, value in version.tags.items():
+        if name.startswith(METRIC):
+            with suppress(ValueError):
+                figures[name.removeprefix(METRIC)] = float(value)
+    return figures
 
 
 def _failed_expectations(client: "MlflowClient", version: "ModelVersion") -> dict[str, int | None]:
@@ -164,11 +181,8 @@ def _failed_expectations(client: "MlflowClient", version: "ModelVersion") -> dic
                 return failed
             path = Path(client.download_artifacts(str(version.run_id), "reports", folder))
         for stage in STAGES:
-            report = path / f"{stage}.json"
-            if report.exists():
-                failed[stage] = json.loads(report.read_text(encoding="utf-8"))["contract"][
-                    "num_failed"
-                ]
+            report = outcome.read_json(path / f"{stage}.json") or {}
+            failed[stage] = report.get("contract", {}).get("num_failed")
     return failed
 
 
@@ -182,6 +196,17 @@ def _keeps(client: "MlflowClient", version: "ModelVersion", folder: str) -> bool
         if error.error_code not in NAMES_NOTHING:
             raise
         return False
+
+
+def _reviewed(root: Path) -> Verdict:
+    """Whether the gates are as git has them: those that nobody has reviewed decide nothing."""
+    said, is_reviewed = "not in git", False
+    with suppress(StageError, OSError):
+        commit = run_git(root, "rev-parse", "--short=12", "HEAD").strip()
+        if run_git(root, "ls-files", "--", GATES):
+            is_reviewed = not run_git(root, "diff", "--name-only", "HEAD", "--", GATES)
+            said = f"commit {commit}" if is_reviewed else f"changed since commit {commit}"
+    return Verdict(GATES, said, "", "as committed", is_reviewed)
 
 
 def _ask(version: "ModelVersion", prompts: list[str]) -> Verdict:
@@ -200,7 +225,7 @@ def models(root: Path) -> str:
     """
     from mlflow import MlflowClient
 
-    client, compared = MlflowClient(), load_gates(root / "gates.yaml").against_champion
+    client, compared = MlflowClient(), load_gates(root / GATES).against_champion
     entries = settle(client)
     present = (journal.champions(entries) or [""])[-1]
     found = client.search_model_versions(

@@ -29,7 +29,7 @@ class Gates(Section):
     against_champion: dict[str, Comparison]
     bounds: dict[str, Bound]
     max_failed_expectations: int = Field(ge=0)
-    prompts: list[str]
+    prompts: list[str] = Field(min_length=1)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """A real MLflow registry in a folder, with versions that answer; and what a version is made of."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,7 +57,7 @@ def evaluated(folder: Path) -> Path:
 @contextmanager
 def registry_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """`folder` with gates.yaml and an empty registry that the environment names, while the body runs."""
-    (folder / "gates.yaml").write_text(GATES)
+    write_gates(folder, GATES)
     (folder / "answers.py").write_text(ANSWERS)
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
@@ -67,6 +68,14 @@ def registry_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
         yield folder
     finally:
         mlflow.set_tracking_uri(None)  # else it outweighs what later tests' environment says
+
+
+def write_gates(folder: Path, text: str) -> None:
+    """Write gates.yaml and commit it, in a git repository that is made if need be."""
+    (folder / "gates.yaml").write_text(text)
+    who = ("-c", "user.name=t", "-c", "user.email=t@t")
+    for words in (["init"], ["add", "gates.yaml"], [*who, "commit", "-m", "Set the gates"]):
+        subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True)
 
 
 def register(project: Path, loss: float, num_failed: int = 0, se: float = 0.1) -> str:

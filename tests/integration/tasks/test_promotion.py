@@ -1,6 +1,7 @@
 """Promotion on a real MLflow registry, with versions that answer."""
 
 import os
+import shutil
 import sqlite3
 import subprocess
 from collections.abc import Iterator
@@ -13,7 +14,13 @@ from components.errors import UserError
 from tasks import journal
 from tasks.promotion import promote, rollback
 from tasks.registry import MODEL_NAME
-from tests.integration.tasks.registered import champion, register, registry_in
+from tests.integration.tasks.registered import (
+    GATES,
+    champion,
+    register,
+    registry_in,
+    write_gates,
+)
 
 
 @pytest.fixture
@@ -57,6 +64,46 @@ def test_a_version_that_fails_a_gate_leaves_the_champion_where_it_is(
     assert champion() == "1"
     assert MlflowClient().get_model_version(MODEL_NAME, "2").tags["gates.passed"] == "false"
     assert len(journal.read(MlflowClient())) == 1
+
+
+def test_gates_that_were_changed_and_not_committed_let_nothing_through_without_a_reason(
+    project: Path,
+) -> None:
+    register(project, 2.5)
+    (project / "gates.yaml").write_text(GATES.replace("max: 2.0", "max: 3.0"))
+    promotion = promote(project)
+    (failed,) = (row for row in promotion.rows if not row.passed)
+    assert (failed.gate, failed.asked) == ("gates.yaml", "as committed")
+    assert failed.candidate.startswith("changed since commit ")
+    assert champion() == ""
+    write_gates(project, (project / "gates.yaml").read_text())
+    assert promote(project).moved
+
+
+def test_gates_that_are_not_in_git_let_nothing_through(project: Path) -> None:
+    register(project, 1.5)
+    shutil.rmtree(project / ".git")
+    promotion = promote(project)
+    assert [row.candidate for row in promotion.rows if not row.passed] == ["not in git"]
+    assert promote(project, override="a trial").moved
+
+
+def test_a_figure_that_somebody_made_a_text_was_not_measured(project: Path) -> None:
+    register(project, 1.5)
+    MlflowClient().set_model_version_tag(MODEL_NAME, "1", "metric.loss.dpo", "good")
+    promotion = promote(project)
+    assert "| loss.dpo | not measured |  | <= 2 | **failed** |" in promotion.text
+
+
+def test_a_reason_is_needed_and_holds_no_password(project: Path) -> None:
+    register(project, 9.0)
+    assert not promote(project, override="  ").moved
+    for move in (lambda why: promote(project, override=why), rollback):
+        with pytest.raises(UserError, match="a reason with a password"):
+            move("see https://jane:planted@wiki.example/leak")
+    with pytest.raises(UserError, match="a rollback without a reason"):
+        rollback(" ")
+    assert journal.read(MlflowClient()) == []
 
 
 def test_a_reason_overrides_the_gates_and_is_kept(project: Path) -> None:

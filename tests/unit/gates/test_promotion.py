@@ -97,3 +97,10 @@ def test_a_wrong_key_is_one_line(tmp_path: Path) -> None:
         "gates.yaml: prompts: missing; every key is written out, there are no defaults",
         "gates.yaml: prompt: unknown key; remove it or mend its spelling",
     ]
+
+
+def test_a_version_that_is_asked_nothing_has_not_answered(tmp_path: Path) -> None:
+    path = tmp_path / "gates.yaml"
+    path.write_text("against_champion: {}\nbounds: {}\nmax_failed_expectations: 0\nprompts: []\n")
+    with pytest.raises(UserError, match=r"gates.yaml: prompts: List should have at least 1 item"):
+        load_gates(path)
