@@ -12,6 +12,8 @@ from components.addresses import with_secrets
 from components.contract import STAGES
 from components.errors import DataError, StageError, UserError
 from components.gates.promotion import (
+    Items,
+    Measured,
     Verdict,
     judge_answers,
     judge_contracts,
@@ -23,7 +25,7 @@ from tasks import journal, outcome
 from tasks.champion import ALIAS, move, settle
 from tasks.journal import Entry
 from tasks.mlflow_faults import NOT_THERE, absence_typed, download_faults_typed, mlflow_faults_typed
-from tasks.registry import MODEL_NAME, generate
+from tasks.registry import ITEMS, MODEL_NAME, generate
 from tasks.workspace import run_git
 
 if TYPE_CHECKING:
@@ -70,7 +72,9 @@ def promote(root: Path, version: str = "", override: str = "", who: str = "") ->
     champion = _version(client, before) if before else None
     if champion is not None and champion.version == candidate.version:
         raise UserError(f"version {candidate.version} is champion already", "name another version")
-    rows = judge_figures(gates, _figures(candidate), _figures(champion) if champion else None)
+    rows = judge_figures(
+        gates, _measured(client, candidate), _measured(client, champion) if champion else None
+    )
     rows.append(judge_contracts(gates, _failed_expectations(client, candidate)))
     rows.append(_ask(candidate, gates.prompts))
     rows.append(review)
@@ -167,6 +171,22 @@ def _figures(version: "ModelVersion") -> dict[str, float]:
             with suppress(ValueError):
                 figures[name.removeprefix(METRIC)] = float(value)
     return figures
+
+
+def _measured(client: "MlflowClient", version: "ModelVersion") -> Measured:
+    """Figures and items, which were kept with the version; no items where it has none.
+
+    Raises InfraError if their store is away.
+    """
+    with (
+        download_faults_typed(f"the test items of {MODEL_NAME} version {version.version}"),
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        items: Items = {}
+        if _keeps(client, version, ITEMS.parent.as_posix()):
+            path = client.download_artifacts(str(version.run_id), ITEMS.parent.as_posix(), folder)
+            items = outcome.read_json(Path(path) / ITEMS.name) or {}
+    return Measured(_figures(version), items)
 
 
 def _failed_expectations(client: "MlflowClient", version: "ModelVersion") -> dict[str, int | None]:

@@ -39,6 +39,8 @@ WEIGHTS = {"model": "artifacts/dpo/model", "quantized": "artifacts/quantize/mode
 TRIAL_PROMPT = "What does the operation CreateBucket do?"
 
 
+ITEMS = Path("reports", "evaluate", "items.json")
+"""What each test item gave; kept with a version under the same path."""
 FOLDER = Path("runs", "registry")
 """In the project: a note of each registered version, and what one that is being made is made of."""
 REPRODUCE = ("params.yaml", "dvc.yaml", "dvc.lock")
@@ -171,6 +173,8 @@ def _create_version(root: Path, key: str) -> str:
                     mlflow.log_artifact(str(root / "artifacts" / "evaluate" / page))
             for report in sorted((root / "reports").glob("*.json")):
                 mlflow.log_artifact(str(report), "reports")
+            if (root / ITEMS).exists():
+                mlflow.log_artifact(str(root / ITEMS), ITEMS.parent.as_posix())
             mlflow.log_artifacts(str(folder / "reproduce"), "reproduce")
             with warnings.catch_warnings():  # the signature is given, no example is needed for it
                 warnings.filterwarnings("ignore", ".*An input example was not provided")

@@ -20,6 +20,14 @@ from components.evaluate.baselines import (
     read_held_out,
 )
 from components.evaluate.figures import DIGITS, Figures, put, put_with_changes
+from components.evaluate.items import NAME as ITEMS
+from components.evaluate.items import (
+    Values,
+    document_ids,
+    item_ids,
+    item_values,
+    question_ids,
+)
 from components.evaluate.lm_task import InMemoryModel, run_task, write_tasks
 from components.evaluate.pages import draw_results, write_results, write_samples
 from components.evaluate.params import EvaluateParams
@@ -95,7 +103,10 @@ def run(params: EvaluateParams, io: StageIO, sink: Sink) -> Report:
         put(figures, "bits_per_byte", name, value)
     put_task_figures(figures, measured, other_task_form)
     put_preference_figures(figures, measured, material.rated, io)
-    put_judged_figures(figures, measured, material.questions, io)
+    wins = put_judged_figures(figures, measured, material.questions, io)
+    io.reports.mkdir(parents=True, exist_ok=True)
+    values = every_item(material, measured, wins)
+    (io.reports / ITEMS).write_text(json.dumps(values, sort_keys=True) + "\n", encoding="utf-8")
 
     counts = count(material)
     publish(figures, counts, measured, material, params, io)
@@ -189,8 +200,12 @@ def put_preference_figures(
 
 def put_judged_figures(
     figures: Figures, measured: dict[str, Measured], questions: Sequence[str], io: StageIO
-) -> None:
-    """What the reward models think of the greedy answers, and how often dpo's beat sft's."""
+) -> dict[str, Array]:
+    """What the reward models think of the greedy answers, and how often dpo's beat sft's.
+
+    The latter is returned for each question, by the figure's name.
+    """
+    won: dict[str, Array] = {}
     texts = [answer.text for one in measured.values() for answer in one.answers]
     asked = [*questions] * len(measured)
     for name, folder in (("judged_reward", "model"), ("judged_reward_baseline", "baseline")):
@@ -198,12 +213,28 @@ def put_judged_figures(
         by_model = dict(zip(measured, scores.reshape(len(measured), -1), strict=True))
         put_with_changes(figures, name, by_model, mean_with_error)
         wins = agreement(by_model["dpo"], by_model["sft"])
+        won[name.replace("reward", "win_rate")] = wins
         put(figures, name.replace("reward", "win_rate"), "dpo_over_sft", mean_with_error(wins))
     ended = {
         name: np.array([float(answer.ended) for answer in one.answers])
         for name, one in measured.items()
     }
     put_with_changes(figures, "answer_ended", ended, mean_with_error)
+    return won
+
+
+def every_item(
+    material: Material, measured: dict[str, Measured], won: dict[str, Array]
+) -> dict[str, Values]:
+    """What each model got for each item, by figure."""
+    asked = question_ids(material.questions)
+    bits = {name: one.bits for name, one in measured.items()}
+    right = {name: one.correct.mutual_information for name, one in measured.items()}
+    held_out = material.held_out
+    return {
+        "bits_per_byte": item_values(document_ids(held_out.texts), held_out.num_bytes, bits),
+        "task_accuracy": item_values(item_ids(material.items), None, right),
+    } | {name: item_values(asked, None, {"dpo_over_sft": wins}) for name, wins in won.items()}
 
 
 def count(material: Material) -> dict[str, float]:
@@ -241,7 +272,6 @@ def publish(
         {name: [one.answers[place] for place in places] for name, one in measured.items()},
         io.out / "samples.md",
     )
-    io.reports.mkdir(parents=True, exist_ok=True)
     for name in ("results.md", "results.png", "samples.md"):
         (io.reports / name).write_bytes((io.out / name).read_bytes())
 

@@ -4,20 +4,25 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field, ValidationError
 
 from components.errors import UserError
+from components.measure.ratio import ratio_with_error
 from components.section import Section, explain, read_yaml
 
 Figures = Mapping[str, float]
 """Metric names with dots, such as `bits_per_byte.dpo`; its error is `bits_per_byte_se.dpo`."""
+Items = Mapping[str, Mapping[str, Any]]
+"""What evaluate got for each test item: by the first part of a metric's name `ids`, `sizes`, and the
+values by the second part."""
 
 
 class Comparison(Section):
     better: Literal["lower", "higher"]
-    min_gain_se: float = Field(description="gain over the champion, in standard errors")
+    min_gain_se: float = Field(description="gain over the champion, in standard errors of it")
 
 
 class Bound(Section):
@@ -30,6 +35,14 @@ class Gates(Section):
     bounds: dict[str, Bound]
     max_failed_expectations: int = Field(ge=0)
     prompts: list[str] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A version's figures, and what they are of, item by item."""
+
+    figures: Figures
+    items: Items
 
 
 @dataclass(frozen=True)
@@ -51,9 +64,9 @@ def load_gates(path: Path) -> Gates:
         raise UserError("\n".join(f"{path.name}: {line}" for line in explain(error))) from error
 
 
-def judge_figures(gates: Gates, candidate: Figures, champion: Figures | None) -> list[Verdict]:
+def judge_figures(gates: Gates, candidate: Measured, champion: Measured | None) -> list[Verdict]:
     """A row for each metric. One that was not measured fails; without a champion none is compared."""
-    rows = [_bounded(name, bound, candidate) for name, bound in gates.bounds.items()]
+    rows = [_bounded(name, bound, candidate.figures) for name, bound in gates.bounds.items()]
     if champion is not None:
         rows += [
             _compared(name, rule, candidate, champion)
@@ -106,17 +119,24 @@ def _bounded(name: str, bound: Bound, candidate: Figures) -> Verdict:
     return Verdict(name, _shown(name, candidate), "", asked, passed)
 
 
-def _compared(name: str, rule: Comparison, candidate: Figures, champion: Figures) -> Verdict:
+def _compared(name: str, rule: Comparison, candidate: Measured, champion: Measured) -> Verdict:
+    """In pairs: most of a figure's own error is which items were drawn, and the same ones were."""
     asked = f"gain >= {rule.min_gain_se:g} se"
-    shown = _shown(name, candidate), _shown(name, champion)
-    new, old = candidate.get(name), champion.get(name)
-    errors = [figures.get(_error_of(name)) for figures in (candidate, champion)]
-    if new is None or old is None or None in errors:
-        return Verdict(name, *shown, asked, False)
-    gain = new - old if rule.better == "higher" else old - new
-    error = math.hypot(*(value or 0.0 for value in errors))
+    shown = _shown(name, candidate.figures), _shown(name, champion.figures)
+    figure, _, model = name.partition(".")
+    new, old = candidate.items.get(figure, {}), champion.items.get(figure, {})
+    is_known = name in candidate.figures and name in champion.figures
+    if not is_known or model not in new or model not in old:
+        return Verdict(name, *shown, f"{asked}; unknown, item by item", False)
+    if (new["ids"], new["sizes"]) != (old["ids"], old["sizes"]):
+        return Verdict(name, *shown, f"{asked}; other test items", False)
+    difference = np.asarray(new[model], dtype=float) - np.asarray(old[model], dtype=float)
+    gain, error = ratio_with_error(
+        difference if rule.better == "higher" else -difference, new["sizes"]
+    )
     gain_se = gain / error if error else math.copysign(math.inf, gain) if gain else 0.0
-    return Verdict(name, *shown, f"{asked}, has {gain_se:+.1f}", gain_se >= rule.min_gain_se)
+    has = f"has {gain:+.4f} ± {error:.4f}, {gain_se:+.1f} se"
+    return Verdict(name, *shown, f"{asked}, {has}", gain_se >= rule.min_gain_se)
 
 
 def _error_of(name: str) -> str:

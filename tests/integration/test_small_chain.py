@@ -19,8 +19,11 @@ import pytest
 import torch
 
 from components.contract import STAGES
+from components.gates.promotion import load_gates
+from components.measure.ratio import ratio_with_error
 from tasks.dag import read_dag
 from tasks.dvc import changed_stages
+from tasks.registry import ITEMS
 from tests.integration import small
 from tests.integration.tasks import toy
 from tests.integration.tasks.processes import pods_of, wait_for
@@ -108,6 +111,24 @@ def test_the_registered_model_is_the_evaluated_one_and_answers_from_the_registry
     head = toy.run(project, "git", "rev-list", "--max-parents=0", "HEAD").stdout.strip()
     assert tags["headrace.git_commit"].startswith(head)
     assert small.headrace(project, "generate", "models:/headrace/1", "What is a topic for?").strip()
+
+
+def test_what_a_version_keeps_of_each_test_item_adds_up_to_the_figures_that_gates_compare(
+    small_chain: Path, tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{small_chain / 'mlflow.db'}")
+    run_id = str(client.get_model_version("headrace", "1").run_id)
+    kept = client.download_artifacts(run_id, ITEMS.as_posix(), str(tmp_path))
+    items = json.loads(Path(kept).read_text())
+    figures = json.loads((small_chain / "reports" / "evaluate.json").read_text())
+    for name in load_gates(toy.ROOT / "gates.yaml").against_champion:
+        figure, _, model = name.partition(".")
+        values = items[figure]
+        assert len(values["ids"]) == len(values[model]) > 1
+        told = figures[figure][model], figures[f"{figure}_se"][model]
+        assert ratio_with_error(values[model], values["sizes"]) == pytest.approx(told, abs=2e-6)
 
 
 def test_a_registered_version_is_computed_again_bit_by_bit(project: Path) -> None:

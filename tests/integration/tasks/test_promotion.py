@@ -88,6 +88,30 @@ def test_gates_that_are_not_in_git_let_nothing_through(project: Path) -> None:
     assert promote(project, override="a trial").moved
 
 
+def test_a_version_that_was_measured_on_other_items_than_the_champion_does_not_beat_it(
+    project: Path,
+) -> None:
+    for ids in ("abcd", "abcd", "abce"):
+        register(project, 1.5, ids=ids)
+        promotion = promote(project)
+    assert champion() == "2"
+    (row,) = (row for row in promotion.rows if not row.passed)
+    assert (row.gate, row.asked) == ("loss.dpo", "gain >= -1 se; other test items")
+
+
+def test_a_version_without_its_items_does_not_beat_the_champion(project: Path) -> None:
+    for _ in range(2):
+        register(project, 1.5)
+        promote(project)
+    (reports,) = project.glob(
+        f"mlruns/{MlflowClient().get_model_version(MODEL_NAME, '2').run_id}/artifacts/reports"
+    )
+    shutil.rmtree(reports / "evaluate")
+    register(project, 1.4)
+    (row,) = (row for row in promote(project).rows if not row.passed)
+    assert (row.gate, row.asked) == ("loss.dpo", "gain >= -1 se; unknown, item by item")
+
+
 def test_a_figure_that_somebody_made_a_text_was_not_measured(project: Path) -> None:
     register(project, 1.5)
     MlflowClient().set_model_version_tag(MODEL_NAME, "1", "metric.loss.dpo", "good")

@@ -1,5 +1,7 @@
-import math
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,6 +10,7 @@ from components.gates.promotion import (
     Bound,
     Comparison,
     Gates,
+    Measured,
     judge_answers,
     judge_contracts,
     judge_figures,
@@ -28,46 +31,80 @@ def figures(loss: float, error: float = 0.3) -> dict[str, float]:
     return {"loss.dpo": loss, "loss_se.dpo": error}
 
 
+def values(loss: Sequence[float], ids: str = "ab") -> dict[str, Any]:
+    return {"ids": [*ids], "sizes": [1.0] * len(loss), "dpo": [*loss]}
+
+
+def measured(loss: Sequence[float], ids: str = "ab") -> Measured:
+    return Measured(figures(sum(loss) / len(loss)), {"loss": values(loss, ids)})
+
+
 @pytest.mark.parametrize(
-    ("better", "new", "passed"),
-    # sqrt(0.3^2 + 0.4^2) = 0.5, so two errors are 1.0
-    [
-        ("lower", 1.99, True),
-        ("lower", 2.01, False),
-        ("higher", 0.01, True),
-        ("higher", -0.01, False),
-    ],
+    ("better", "min_gain_se", "passed"),
+    # The differences 0.01, 0.02, 0.03 and 0.06 have the mean 0.03 and the error 0.01080: 2.78.
+    [("higher", 2.7, True), ("higher", 2.8, False), ("lower", -2.8, True), ("lower", -2.7, False)],
 )
-def test_the_gain_over_the_champion_is_in_errors_of_their_difference(
-    better: str, new: float, passed: bool
+def test_the_gain_over_the_champion_is_in_errors_of_the_difference_item_by_item(
+    better: str, min_gain_se: float, passed: bool
 ) -> None:
-    rows = judge_figures(gates(better), figures(new, 0.3), figures(1.0, 0.4))
+    old, moves = (0.1, 2.9, 0.5, 1.7), (0.01, 0.02, 0.03, 0.06)
+    new = [value + move for value, move in zip(old, moves, strict=True)]
+    rules = gates(better, min_gain_se)
+    rows = judge_figures(rules, measured(new, "abcd"), measured(old, "abcd"))
     (row,) = [row for row in rows if row.champion]
     assert row.passed is passed
-    gain = (1.0 - new if better == "lower" else new - 1.0) / math.hypot(0.3, 0.4)
-    assert row.asked == f"gain >= -2 se, has {gain:+.1f}"
+    error = statistics.stdev(moves) / 2
+    sign = 1 if better == "higher" else -1
+    gain = f"{0.03 * sign:+.4f} ± {error:.4f}, {0.03 * sign / error:+.1f} se"
+    assert row.asked == f"gain >= {min_gain_se:g} se, has {gain}"
+
+
+def test_items_of_several_sizes_weigh_as_much_as_their_size() -> None:
+    sizes = {"sizes": [10.0, 30.0]}
+    old = Measured(figures(1.0), {"loss": values([10.0, 30.0]) | sizes})
+    new = Measured(figures(0.9), {"loss": values([9.0, 27.0]) | sizes})
+    (row,) = [row for row in judge_figures(gates(), new, old) if row.champion]
+    assert row.asked == "gain >= -2 se, has +0.1000 ± 0.0000, +inf se"
 
 
 def test_without_a_champion_only_the_bounds_hold() -> None:
-    assert [row.asked for row in judge_figures(gates(), figures(1.0), None)] == [">= 0.5 and <= 2"]
+    assert [row.asked for row in judge_figures(gates(), measured([1.0]), None)] == [
+        ">= 0.5 and <= 2"
+    ]
 
 
 @pytest.mark.parametrize(
     ("loss", "passed"), [(0.5, True), (0.49, False), (2.0, True), (2.1, False)]
 )
 def test_a_bound_holds_at_its_edge(loss: float, passed: bool) -> None:
-    (row,) = judge_figures(gates(), figures(loss), None)
+    (row,) = judge_figures(gates(), measured([loss]), None)
     assert row.passed is passed
 
 
 def test_what_was_not_measured_fails() -> None:
-    rows = judge_figures(gates(), {}, figures(1.0))
+    rows = judge_figures(gates(), Measured({}, {}), measured([1.0, 1.0]))
     assert [(row.candidate, row.passed) for row in rows] == [("not measured", False)] * 2
 
 
-def test_equal_figures_without_an_error_are_no_loss() -> None:
-    exact = {"loss.dpo": 1.0, "loss_se.dpo": 0.0}
-    assert all(row.passed for row in judge_figures(gates(min_gain_se=0.0), exact, exact))
+@pytest.mark.parametrize(
+    ("champion", "said"),
+    [
+        ({}, "unknown, item by item"),
+        ({"loss": values([1.9, 1.9], ids="xz")}, "other test items"),
+        ({"loss": values([1.9, 1.9]) | {"sizes": [1.0, 2.0]}}, "other test items"),
+    ],
+)
+def test_a_champion_that_was_not_measured_on_the_same_items_compares_with_nothing(
+    champion: dict[str, Any], said: str
+) -> None:
+    rows = judge_figures(gates(), measured([0.6, 0.6]), Measured(figures(1.9), champion))
+    assert [row.asked for row in rows if row.champion] == [f"gain >= -2 se; {said}"]
+    assert [row.passed for row in rows] == [True, False]
+
+
+def test_equal_values_are_no_loss() -> None:
+    same = measured([1.0, 1.5])
+    assert all(row.passed for row in judge_figures(gates(min_gain_se=0.0), same, same))
 
 
 def test_a_contract_that_is_not_known_is_not_taken_for_kept() -> None:
@@ -82,7 +119,7 @@ def test_an_empty_answer_fails() -> None:
 
 
 def test_the_table_names_what_failed() -> None:
-    text = table(judge_figures(gates(), figures(3.0), None))
+    text = table(judge_figures(gates(), measured([3.0]), None))
     assert text.splitlines()[-1] == (
         "| loss.dpo | 3.0000 ± 0.3000 |  | >= 0.5 and <= 2 | **failed** |"
     )
