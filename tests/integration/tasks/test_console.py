@@ -297,21 +297,21 @@ def test_a_run_started_with_the_buttons_ends_before_ones_eyes_and_its_artifacts_
     pages.open_form(page, "pipeline")
     with toy.held(console.project):
         pages.submit(page)
-        expect(page.get_by_text("Running", exact=True)).to_be_visible()
+        expect(page.get_by_text("Running", exact=True).first).to_be_visible()
         expect(page.get_by_text("/60 steps").first).to_be_visible()
         run_id = page.url.split("?")[0].split("/")[-1]
         wait_for(lambda: page_in_mlflow(console, run_id))
-    expect(page.get_by_text("Completed", exact=True)).to_be_visible()
+    expect(page.get_by_text("Completed", exact=True).first).to_be_visible()
     wait_for(lambda: console.has_logged(run_id, "left: 60/60 steps 100%"))
     assert console.tasks_of(run_id) == ENDED
     page.reload()  # Prefect's page asks for no more lines once the run has ended
-    expect(page.get_by_text("60/60 steps 100%")).to_be_visible()
+    expect(page.get_by_text("60/60 steps 100%").first).to_be_visible()
     pages.shoot(page, "run", tmp_path)
     run = page.url
     pages.see_tasks(page, ENDED)
     pages.open_artifact(page, "left-progress")
-    expect(page.get_by_text("left: 60/60 steps 100%")).to_be_visible()
-    expect(page.get_by_text("Progress: 100%")).to_be_visible()
+    expect(page.get_by_text("left: 60/60 steps 100%").first).to_be_visible()
+    expect(page.get_by_text("Progress: 100%").first).to_be_visible()
     pages.shoot(page, "progress", tmp_path)
     page.goto(run)
     pages.open_artifact(page, "pipeline-mlflow")
@@ -350,7 +350,7 @@ def test_a_run_cancelled_in_its_menu_stops_its_stage(
         page.get_by_role("main").get_by_role("button", name="Open menu").click()
         page.get_by_role("menuitem", name="Cancel").click()
         page.get_by_role("alertdialog").get_by_role("button", name="Cancel Flow Run").click()
-        expect(page.get_by_text("Cancelled", exact=True)).to_be_visible()
+        expect(page.get_by_text("Cancelled", exact=True).first).to_be_visible()
         pages.shoot(page, "cancelled", tmp_path)
         wait_for(lambda: not pods_of(console.project))
 
