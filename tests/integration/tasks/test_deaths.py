@@ -224,7 +224,8 @@ def test_workers_end_with_the_process_they_work_for(tmp_path: Path) -> None:
     script = tmp_path / "pool_user.py"
     script.write_text(
         "import os, time\nfrom components.pool import map_ordered\n"
-        "def work(item):\n    print(os.getpid(), flush=True)\n    time.sleep(600)\n"
+        # In one write: two that print at once may both have written their numbers before a line ends.
+        "def work(item):\n    os.write(1, b'%d\\n' % os.getpid())\n    time.sleep(600)\n"
         "if __name__ == '__main__':\n    list(map_ordered(work, range(4), 2))\n"
     )
     process = subprocess.Popen(
