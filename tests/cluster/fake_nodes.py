@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -17,12 +16,12 @@ import yaml
 from components.preflight.live import Live
 from components.preflight.readings import ClockReading, KernelLogReading, Readings
 from components.preflight.report import Report, to_json
-from components.preflight.thresholds import SKUS, Thresholds, load_thresholds
+from components.preflight.thresholds import Thresholds, load_thresholds
 from tasks.cluster.api import NODES, PODS, Api, Object, Refused, namespace_of
 from tasks.nodes.instants import rfc3339
 from tasks.nodes.names import HEALTH_ANNOTATION, OUR_TAINTS, POOL_LABEL, STAGE_LABEL, STATE_LABEL
 from tasks.nodes.record import Record, from_json
-from tests.cluster import floors
+from tests import floors
 from tests.cluster.node_programs import RIGHTS, Started, grant, wait_for, write_kubeconfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,10 +120,7 @@ class Pool:
 
     def thresholds(self) -> Thresholds:
         """The pre-check's, for an agent that measures this machine."""
-        path = self.folder / "skus.yaml"
-        shutil.copy(SKUS, path)
-        floors.take_away(path)
-        return load_thresholds(path)
+        return load_thresholds(floors.write_without(self.folder / "skus.yaml"))
 
     @contextmanager
     def controller(self, policy: Path, *options: str) -> "Iterator[Started]":

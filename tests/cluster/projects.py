@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from tests.cluster import floors
+from tests import floors
 from tests.integration.tasks import toy
 from tests.integration.tasks.processes import wait_for, working_in
 
@@ -32,7 +32,7 @@ def build(folder: Path) -> Path:
         toy.ROOT / "components" / "preflight", folder / "components" / "preflight",
         ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True,
     )  # fmt: skip
-    floors.take_away(folder / "components" / "preflight" / "skus.yaml")
+    floors.write_without(folder / "components" / "preflight" / "skus.yaml")
     shutil.copy(toy.ROOT / "k8s" / "job.yaml", folder / "k8s" / "job.yaml")
     toy.commit(folder, "Bring what pods run")
     (folder / "runs").mkdir(exist_ok=True)

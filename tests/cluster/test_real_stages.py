@@ -16,7 +16,8 @@ import yaml
 from safetensors.torch import load_file
 
 from components.train.parallel import operators_folder
-from tests.cluster import floors, projects
+from tests import floors
+from tests.cluster import projects
 from tests.cluster.conftest import Place, new_root
 from tests.cluster.held_training import (
     HELD_AT,
@@ -49,7 +50,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real project on a small corpus with its pretrain done here, undisturbed, on one thread."""
     root = small.build(tmp_path_factory.mktemp("small") / "project")
     put_waits_in(root)
-    floors.take_away(root / "components" / "preflight" / "skus.yaml")
+    floors.write_without(root / "components" / "preflight" / "skus.yaml")
     small.change(root, "pretrain.num_steps", NUM_STEPS)
     small.change(root, "pretrain.batch.rows_per_micro_batch", 2)  # one for each of two ranks
     resources = {"default": DEFAULT | POD, "stages": {}}

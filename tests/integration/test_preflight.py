@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,17 +11,14 @@ import pytest
 from components.preflight.report import Finding, Report, from_json
 from components.preflight.stamp import dear_until
 from components.preflight.thresholds import SKUS
+from tests import floors
 from tests.integration.tasks.consoles import free_ports
 
 
 @pytest.fixture(scope="module")
 def measured_only(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The option for thresholds that no speed is below: here other tests take what they need."""
-    skus = tmp_path_factory.mktemp("thresholds") / "skus.yaml"
-    floors, num_floors = re.subn(r"(_per_s_min: )[\d.]+", r"\g<1>0.000001", SKUS.read_text())
-    assert num_floors > 4
-    skus.write_text(floors)
-    return f"--skus={skus}"
+    return f"--skus={floors.write_without(tmp_path_factory.mktemp('thresholds') / 'skus.yaml')}"
 
 
 def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:

@@ -4,13 +4,16 @@ from pathlib import Path
 
 import yaml
 
+from components.preflight.thresholds import SKUS
+
 SPEEDS = ("disk_write_mb_per_s_min", "disk_read_mb_per_s_min", "memory_gb_per_s_min")
 NEARLY_NONE = 0.001
 
 
-def take_away(skus: Path) -> None:
-    """Change a copy of components/preflight/skus.yaml, for nodes without GPUs."""
-    body = yaml.safe_load(skus.read_text())
+def write_without(path: Path) -> Path:
+    """Write components/preflight/skus.yaml without those of nodes that have no GPU; `path` itself."""
+    body = yaml.safe_load(SKUS.read_text())
     body["default"]["node"] |= dict.fromkeys(SPEEDS, NEARLY_NONE)
     body["cpu"]["all_reduce"]["bus_gb_per_s_min"] = None
-    skus.write_text(yaml.safe_dump(body))
+    path.write_text(yaml.safe_dump(body))
+    return path
