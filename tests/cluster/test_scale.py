@@ -39,9 +39,9 @@ def test_every_job_ends_and_no_quota_is_given_twice(run: Run, capacity: dict[str
     assert Counter(one.is_finished for one in newest.values()) == {True: NUM_JOBS}
     assert sum(capacity.values()) == NUM_NODES
     assert history.overbooked(run.versions, capacity) == []
-    # All were given away at once, and more where a gang's first pods have ended: its others go on.
-    placed = [sum(used.values()) for _, used in history.used_nodes(run.versions, "flavor")]
-    assert max(placed) >= NUM_NODES
+    # All are in use at once. By what quotas count: a gang's pods that have ended give their nodes back.
+    held = history.used_nodes(run.versions, "flavor", "num_held")
+    assert max(sum(used.values()) for _, used in held) == NUM_NODES
 
 
 def test_whoever_is_stopped_makes_room_for_a_higher_priority_or_another_teams_share(

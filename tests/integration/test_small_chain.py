@@ -186,5 +186,6 @@ def test_pretrain_killed_with_9_is_tried_again_from_its_checkpoint_and_gives_the
         lines = said.read()
     assert code == 0, lines
     assert "infra error" in lines
-    assert len(re.findall(r"going on from checkpoint \d+", lines)) == 1, lines
+    resumed = re.findall(r"going on from checkpoint (\d+)", lines)
+    assert resumed in (["4"], ["8"], ["12"]), lines  # the signal may come later than meant
     assert small.digests(project)["pretrain"] == before
